@@ -1,0 +1,75 @@
+"""A scalar autograd at native speed, and the GPT of microgpt.py on top of it.
+
+Value is a scalar that remembers how it was computed; Vector and Matrix are runs of scalars. `value.backward()` fills in the
+gradients. Numbers equal those of `microgpt.reference`, the same algorithm in plain Python, to the last bit.
+"""
+
+import sys
+from typing import Any
+
+if sys.implementation.name == "cpython":
+    try:
+        from microgpt import _tape as _tape
+    except ImportError:
+        # Run from a checkout, this source folder hides the installed package, which has the compiled engine: look there too.
+        import pkgutil
+
+        __path__ = pkgutil.extend_path(__path__, __name__)
+
+    from microgpt._functions import (
+        attention,
+        cos,
+        cross_entropy,
+        exp,
+        log,
+        maximum,
+        minimum,
+        relu,
+        rmsnorm,
+        sigmoid,
+        sin,
+        softmax,
+        sqrt,
+        tanh,
+    )
+    from microgpt._value import Value
+    from microgpt._vector import Matrix, Vector
+    from microgpt.model import GPT, GPTConfig
+    from microgpt.optim import Adam
+    from microgpt.sampler import sample
+    from microgpt.tokenizer import CharTokenizer
+
+    __all__ = [
+        "GPT",
+        "Adam",
+        "CharTokenizer",
+        "GPTConfig",
+        "Matrix",
+        "Value",
+        "Vector",
+        "attention",
+        "cos",
+        "cross_entropy",
+        "exp",
+        "log",
+        "maximum",
+        "minimum",
+        "relu",
+        "rmsnorm",
+        "sample",
+        "sigmoid",
+        "sin",
+        "softmax",
+        "sqrt",
+        "tanh",
+    ]
+else:
+    __all__ = []  # there is no engine for this interpreter; microgpt.reference is all Python
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # here, because the import takes longer than all the rest
+
+        return version("microgpt-cython")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

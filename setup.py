@@ -1,0 +1,46 @@
+"""Build of the compiled engine; everything static is in pyproject.toml."""
+
+import os
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+SOURCES = Path("src_pyx/microgpt")
+
+# The numbers contract: no fused multiply-add where the source has two roundings, and C's own pow, which gcc otherwise replaces
+# by x * x and 1 / x for the exponents 2 and -1.
+if sys.platform == "win32":
+    compile_args = ["/O2", "/fp:precise"]
+else:
+    compile_args = ["-O3", "-ffp-contract=off", "-fno-builtin-pow"]
+
+
+def extensions() -> list[Extension]:
+    """Describe one extension module per .pyx file."""
+    return [
+        Extension(
+            f"microgpt.{path.stem}",
+            [path.as_posix()],
+            include_dirs=[SOURCES.as_posix()],
+            depends=[header.as_posix() for header in sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.pxd")])],
+            extra_compile_args=compile_args,
+        )
+        for path in sorted(SOURCES.glob("*.pyx"))
+    ]
+
+
+if sys.implementation.name == "cpython":
+    from Cython.Build import cythonize
+
+    modules = cythonize(
+        extensions(),
+        build_dir="build/cython",
+        include_path=["src_pyx"],
+        annotate=bool(os.environ.get("MICROGPT_ANNOTATE")),
+        compiler_directives={"auto_pickle": False, "autotestdict": False, "embedsignature": True},
+    )
+else:
+    modules = []  # other interpreters run microgpt.reference
+
+setup(ext_modules=modules)

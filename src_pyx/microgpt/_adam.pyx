@@ -1,0 +1,59 @@
+"""The compiled step of Adam."""
+
+from cpython cimport array
+from libc.stdint cimport uint32_t, uint64_t
+
+from microgpt._ops cimport LEAF
+from microgpt._tape cimport tape
+from microgpt._vector cimport Operands, Vector, at, elements
+
+cdef extern from "kernels.h" nogil:
+    size_t find_huge(const double *x, size_t n)
+    void adam_run(double *data, double *grad, double *m, double *v, size_t n, double learning_rate,
+                  double beta1, double beta2, double eps, double correction1, double correction2)
+
+
+def check_leaves(Vector parameters):
+    """Raise ValueError unless every parameter is a leaf."""
+    cdef Operands x = elements(parameters, 0)
+    for i in range(parameters.n):
+        if tape.op[at(x, i)] != LEAF:
+            raise ValueError(f"Adam can change leaves only, parameter {i} is computed")
+
+
+def adam_step(Vector parameters, array.array m, array.array v, double learning_rate, double beta1, double beta2, double eps,
+              double correction1, double correction2):
+    """Move every parameter against its gradient and set the gradient to 0.
+
+    `m`, `v`: the running means of gradient and squared gradient, changed in place. `correction1`, `correction2`: 1 - beta**step.
+    Errors: OverflowError if the square of a gradient is too large for a float; nothing has changed then.
+    """
+    cdef Operands x = elements(parameters, 0)
+    cdef uint32_t n = parameters.n
+    cdef uint32_t i = 0
+    cdef uint32_t length, k
+    cdef uint64_t stamp = tape.stamp()
+    while i < n:
+        length = run_length(x, i, n)
+        k = <uint32_t>find_huge(&tape.grad[at(x, i)], length)
+        if k < length:
+            raise OverflowError(f"the square of a gradient is too large: parameter {i + k}, {tape.grad[at(x, i + k)]!r}")
+        i += length
+    i = 0
+    while i < n:
+        length = run_length(x, i, n)
+        adam_run(&tape.data[at(x, i)], &tape.grad[at(x, i)], &m.data.as_doubles[i], &v.data.as_doubles[i], length, learning_rate,
+                 beta1, beta2, eps, correction1, correction2)
+        for k in range(length):
+            tape.argument[at(x, i) + k].stamp = stamp
+        i += length
+
+
+cdef uint32_t run_length(Operands x, uint32_t i, uint32_t n) noexcept nogil:
+    """Number of elements from `i` on whose nodes follow each other."""
+    cdef uint32_t length = 1
+    if x.listed == NULL:
+        return n - i
+    while i + length < n and x.listed[i + length] == x.listed[i] + length:
+        length += 1
+    return length

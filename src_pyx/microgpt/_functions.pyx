@@ -1,0 +1,212 @@
+"""Functions of Values, Vectors and lists of Values. The composites emit scalar nodes in a compiled loop.
+
+Which nodes, and in which order their operands come, is the reference's.
+"""
+
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.math cimport pow
+from libc.stdint cimport uint32_t
+
+from microgpt._ops cimport (
+    ADD_CONSTANT, COS, EXP, LOG, MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL, MUL_CONSTANT, POW_CONSTANT, RELU,
+    SIGMOID, SIN, SQRT, TANH
+)
+from microgpt._tape cimport BLOCK_END, reserve, reserve_listed, tape
+from microgpt._value cimport Value, as_number, binary, constant
+from microgpt._vector cimport (
+    Operands, Vector, apply, as_vector, at, elements, put_constant_run, put_dot, put_pair_run, put_sum, put_unary_run, run, same,
+    settle
+)
+
+
+def exp(x):
+    """Return e ** x. OverflowError above 709.78."""
+    return apply(EXP, x)
+
+
+def log(x):
+    """Return the natural logarithm. ValueError unless x > 0."""
+    return apply(LOG, x)
+
+
+def relu(x):
+    """Return max(0, x)."""
+    return apply(RELU, x)
+
+
+def tanh(x):
+    """Return the hyperbolic tangent."""
+    return apply(TANH, x)
+
+
+def sigmoid(x):
+    """Return 1 / (1 + exp(-x)), without overflow on either side."""
+    return apply(SIGMOID, x)
+
+
+def sqrt(x):
+    """Return the square root. ValueError unless x > 0."""
+    return apply(SQRT, x)
+
+
+def sin(x):
+    """Return the sine of x radians. ValueError if x is infinite."""
+    return apply(SIN, x)
+
+
+def cos(x):
+    """Return the cosine of x radians. ValueError if x is infinite."""
+    return apply(COS, x)
+
+
+def minimum(x, y):
+    """Return the smaller of a Value and a Value or number. nan loses against a number; a tie shares the gradient half and half."""
+    return choose(MINIMUM, MINIMUM_CONSTANT, x, y)
+
+
+def maximum(x, y):
+    """Return the larger of a Value and a Value or number. nan and ties as in `minimum`."""
+    return choose(MAXIMUM, MAXIMUM_CONSTANT, x, y)
+
+
+cdef Value choose(int of_values, int of_constant, object x, object y):
+    if not isinstance(x, Value):
+        x, y = y, x
+    if not isinstance(x, Value):
+        raise TypeError(f"minimum and maximum need a Value and a second one or number, got {type(y).__name__}, {type(x).__name__}")
+    if isinstance(y, Value):
+        return binary(of_values, <Value>x, <Value>y)
+    return constant(of_constant, <Value>x, as_number(y, "minimum or maximum"))
+
+
+cdef uint32_t put_exponentials(Operands z, uint32_t n) except 0:
+    """exp(z - max z) for each of n logits; the maximum is a plain number, as in the reference. Room: 2 * n."""
+    cdef double top = tape.data[at(z, 0)]
+    cdef uint32_t i
+    for i in range(1, n):
+        if tape.data[at(z, i)] > top:
+            top = tape.data[at(z, i)]
+    return put_unary_run(EXP, run(put_constant_run(ADD_CONSTANT, z, n, -top)), n)
+
+
+cdef uint32_t put_softmax(Operands z, uint32_t n) except 0:
+    """Room: 4 * n + 1. Each element has its own power node, which decides the last bit of the gradient."""
+    cdef uint32_t e = put_exponentials(z, n)
+    cdef uint32_t total = put_sum(run(e), n)
+    return put_pair_run(MUL, run(e), run(put_constant_run(POW_CONSTANT, same(total), n, -1.0)), n)
+
+
+def softmax(logits):
+    """Return exp(logits) / sum(exp(logits)), the maximum subtracted first.
+
+    Shape: [n] -> [n].
+    Source: microgpt.py; each quotient e / total is e * total**-1, as there.
+    """
+    cdef Vector z = as_vector(logits)
+    cdef Vector result = Vector.__new__(Vector)
+    reserve(tape, 4 * <size_t>z.n + 1)
+    settle(result, put_softmax(elements(z, 0), z.n), z.n)
+    return result
+
+
+def rmsnorm(x):
+    """Scale `x` to unit root mean square.
+
+    Shape: [n] -> [n], n >= 1. No learned gain.
+    Source: Zhang & Sennrich 2019, without gain; 1e-5 inside the root as in microgpt.py.
+    """
+    cdef Vector v = as_vector(x)
+    cdef Vector result = Vector.__new__(Vector)
+    cdef Operands given
+    cdef uint32_t scale
+    reserve(tape, <size_t>v.n + 4)
+    reserve_listed(tape, 2 * <size_t>v.n + BLOCK_END)
+    given = elements(v, 0)
+    scale = put_dot(given, given, v.n)
+    scale = put_constant_run(MUL_CONSTANT, same(scale), 1, pow(v.n, -1.0))
+    scale = put_constant_run(ADD_CONSTANT, same(scale), 1, 1e-5)
+    scale = put_constant_run(POW_CONSTANT, same(scale), 1, -0.5)
+    settle(result, put_pair_run(MUL, given, same(scale), v.n), v.n)
+    return result
+
+
+def cross_entropy(logits, target):
+    """Return -log softmax(logits)[target], in nats. Only the nodes that the result needs are made.
+
+    Shape: [n], 0 <= target < n -> scalar.
+    Errors: IndexError for a target outside; ValueError where the probability underflows to 0, as log raises it.
+    """
+    cdef Vector z = as_vector(logits)
+    cdef Value result = Value.__new__(Value)
+    cdef uint32_t e, p, i
+    if not 0 <= target < z.n:
+        raise IndexError(f"cross_entropy needs 0 <= target < {z.n}, got {target}")
+    i = target
+    reserve(tape, 2 * <size_t>z.n + 5)
+    try:
+        e = put_exponentials(elements(z, 0), z.n)
+        p = put_constant_run(POW_CONSTANT, same(put_sum(run(e), z.n)), 1, -1.0)
+        p = put_pair_run(MUL, same(e + i), same(p), 1)
+        p = put_unary_run(LOG, same(p), 1)
+        result.anchor(put_constant_run(MUL_CONSTANT, same(p), 1, -1.0))
+    except BaseException:
+        tape.rewind()
+        raise
+    return result
+
+
+def attention(query, keys, values, n_head):
+    """Return the values, weighted head by head by softmax(query . key / sqrt(head_dim)).
+
+    Shape: query [n], keys and values [time][n], n_head a divisor of n -> [n], heads one after the other.
+    Errors: ValueError unless keys and values are as many, at least one, and all of length n.
+    Source: Vaswani et al. 2017, one query at a time.
+    """
+    cdef Vector q = as_vector(query)
+    cdef Vector result = Vector.__new__(Vector)
+    cdef list k = [as_vector(key) for key in keys]
+    cdef list v = [as_vector(value) for value in values]
+    cdef size_t time = len(k)
+    cdef uint32_t head_dim
+    if not 0 < n_head <= q.n or q.n % n_head:
+        raise ValueError(f"attention needs n_head to divide {q.n}, got {n_head}")
+    if time == 0 or time != <size_t>len(v):
+        raise ValueError(f"attention needs as many keys as values and at least one, got {time} and {len(v)}")
+    for vector in k + v:
+        if len(vector) != q.n:
+            raise ValueError(f"attention needs keys and values of the query's length {q.n}, got {len(vector)}")
+    head_dim = q.n // <uint32_t>n_head
+    reserve(tape, n_head * (6 * time + 1) + q.n)
+    reserve_listed(tape, q.n * (2 * time + BLOCK_END) + n_head * time * (2 * head_dim + BLOCK_END))
+    put_attention(result, q, k, v, n_head, head_dim)
+    return result
+
+
+cdef int put_attention(Vector result, Vector q, list keys, list values, uint32_t n_head, uint32_t head_dim) except -1:
+    cdef uint32_t time = <uint32_t>len(keys)
+    cdef double scale = pow(pow(head_dim, 0.5), -1.0)
+    cdef uint32_t h, j, t
+    cdef uint32_t start = 0
+    cdef Vector vector
+    cdef uint32_t *weights = <uint32_t *>PyMem_Malloc((n_head + time) * sizeof(uint32_t))   # freed below
+    cdef uint32_t *column = weights + n_head
+    if weights == NULL:
+        raise MemoryError(f"no room for attention over {time} positions")
+    for h in range(n_head):
+        for t in range(time):
+            vector = keys[t]
+            j = put_dot(elements(q, h * head_dim), elements(vector, h * head_dim), head_dim)
+            if t == 0:
+                start = j
+        start = put_constant_run(MUL_CONSTANT, run(start), time, scale)
+        weights[h] = put_softmax(run(start), time)
+    start = tape.top
+    for h in range(n_head):
+        for j in range(h * head_dim, (h + 1) * head_dim):
+            for t in range(time):
+                vector = values[t]
+                column[t] = at(elements(vector, j), 0)
+            put_dot(run(weights[h]), Operands(0, 0, column), time)
+    PyMem_Free(weights)
+    settle(result, start, q.n)
+    return 0

@@ -1,0 +1,8 @@
+# Depth-first order and backward over the nodes of a tape.
+
+from libc.stdint cimport uint32_t
+
+from microgpt._tape cimport Tape
+
+cdef int backward(Tape t, uint32_t root) except -1
+cdef int zero_grad(Tape t, uint32_t root) except -1

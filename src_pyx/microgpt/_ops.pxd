@@ -1,0 +1,270 @@
+# Every op of the tape, each declared once: its value here, its partials beside it, its name in _ops.pyx.
+#
+# Values and roundings are those of microgpt.reference. What a partial would raise there, the value raises here, when the node
+# is made: a node that exists can be differentiated.
+
+cimport cython
+from libc.math cimport INFINITY, cos, exp, fabs, isfinite, log, pow, sin, sqrt, tanh
+from libc.stdint cimport uint8_t, uint32_t
+
+from microgpt._tape cimport Tape
+
+cdef extern from "kernels.h" nogil:
+    double square(double x)
+    void dot_partials(double *gw, double *gx, const double *w, const double *x, double g, size_t n)
+
+cdef enum Op:
+    LEAF                # a variable
+    EXP                 # one operand, a
+    LOG
+    RELU
+    TANH
+    SIGMOID
+    SQRT
+    SIN
+    COS
+    ABS
+    ADD_CONSTANT        # one operand and a number
+    MUL_CONSTANT
+    POW_CONSTANT        # a ** number
+    CONSTANT_POW        # number ** a
+    MINIMUM_CONSTANT
+    MAXIMUM_CONSTANT
+    ADD                 # two operands, a and b
+    MUL
+    POW
+    MINIMUM
+    MAXIMUM
+    SUM                 # [a, a + n)
+    DOT                 # [a, a + n) . [b, b + n)
+    SUM_LISTED          # n operands in the pool block a
+    DOT_LISTED          # n pairs of operands in the pool block a: w0, x0, w1, x1, ...
+    CUSTOM              # n operands in the pool block a, then their n partials as doubles
+
+cdef enum:
+    LAST_UNARY = MAXIMUM_CONSTANT   # ops up to here have one operand
+    LAST_BINARY = MAXIMUM           # ops up to here have two at most
+
+cdef double domain_error(str op, str allowed, double x) except? -1.0 with gil
+cdef double overflow_error(str op, double x) except? -1.0 with gil
+cdef double pow_at_edge(double x, double k) except? -1.0 with gil
+cdef double pow_of_values(double x, double y) except? -1.0 with gil
+cdef str name_of(uint8_t op)
+cdef tuple children_of(Tape t, uint32_t i)
+cdef tuple local_grads_of(Tape t, uint32_t i)
+
+
+# exp: any data, overflow above 709.78. Partial: result.
+cdef inline double exp_value(double x) except? -1.0 nogil:
+    cdef double y = exp(x)
+    if y == INFINITY and x != INFINITY:
+        return overflow_error("exp", x)
+    return y
+
+
+# log: data > 0. Partial: 1 / data.
+cdef inline double log_value(double x) except? -1.0 nogil:
+    if x <= 0.0:
+        return domain_error("log", "data > 0", x)
+    return log(x)
+
+
+# relu: any data; 0 and nan -> 0. Partial: 1 where data > 0, else 0.
+cdef inline double relu_value(double x) noexcept nogil:
+    return x if x > 0.0 else 0.0
+
+
+# sigmoid: any data; no overflow on either side. Partial from the operand, which keeps its digits where the result is next to 1.
+@cython.cdivision(True)
+cdef inline double sigmoid_value(double x) noexcept nogil:
+    cdef double e
+    if x >= 0.0:
+        return 1.0 / (1.0 + exp(-x))
+    e = exp(x)
+    return e / (1.0 + e)
+
+
+@cython.cdivision(True)
+cdef inline double sigmoid_partial(double x) noexcept nogil:
+    cdef double e = exp(-fabs(x))
+    return e / ((1.0 + e) * (1.0 + e))
+
+
+# tanh: any data; inf -> 1. Partial: 1 - result**2, from the result.
+# sqrt: data > 0, since the partial at 0 is infinite. Partial: 0.5 / result.
+cdef inline double sqrt_value(double x) except? -1.0 nogil:
+    if x <= 0.0:
+        return domain_error("sqrt", "data > 0", x)
+    return sqrt(x)
+
+
+# sin, cos: finite data. Partials: cos(data), -sin(data).
+cdef inline double sin_value(double x) except? -1.0 nogil:
+    if fabs(x) == INFINITY:
+        return domain_error("sin", "finite data", x)
+    return sin(x)
+
+
+cdef inline double cos_value(double x) except? -1.0 nogil:
+    if fabs(x) == INFINITY:
+        return domain_error("cos", "finite data", x)
+    return cos(x)
+
+
+# abs: any data. Partial: the sign of data, 0 at 0 and nan.
+cdef inline double abs_partial(double x) noexcept nogil:
+    return 1.0 if x > 0.0 else -1.0 if x < 0.0 else 0.0
+
+
+# pow with a number as exponent: a negative base needs a whole exponent, a zero base an exponent of 1, 2, 3, ... or more.
+# Partial: k * data**(k - 1). The bounds of the short way keep value and partial within 1e-300 .. 1e300.
+cdef inline double pow_value(double x, double k) except? -1.0 nogil:
+    if -3.0 <= k <= 3.0 and (1e-75 < x < 1e75 or (-1e75 < x < -1e-75 and k == <int>k)):
+        return square(x) if k == 2.0 else pow(x, k)
+    return pow_at_edge(x, k)
+
+
+cdef inline double pow_partial(double x, double k) noexcept nogil:
+    return k * (x if k == 2.0 else pow(x, k - 1.0))
+
+
+# pow of two Values: data > 0, or 0 to a power of 1 or more. Partials: y * x**(y - 1) and x**y * log(x), the latter 0 at x = 0.
+cdef inline double exponent_partial(double x, double result) noexcept nogil:
+    return result * log(x) if x > 0.0 else 0.0
+
+
+# minimum, maximum: any data; nan loses against a number. Partials: 1 for the one taken, a half each at a tie.
+cdef inline bint taken(uint8_t op, double x, double y) noexcept nogil:
+    if op == MINIMUM or op == MINIMUM_CONSTANT:
+        return x < y or y != y
+    return x > y or y != y
+
+
+cdef inline double taken_partial(uint8_t op, double x, double y) noexcept nogil:
+    if x == y or (x != x and y != y):
+        return 0.5
+    return 1.0 if taken(op, x, y) else 0.0
+
+
+cdef inline double evaluate(uint8_t op, double x, double y) except? -1.0 nogil:
+    """Return the value of a scalar op of `x`, and of `y`: second operand or constant. Raises where the op has no value."""
+    if op == EXP:
+        return exp_value(x)
+    elif op == LOG:
+        return log_value(x)
+    elif op == RELU:
+        return relu_value(x)
+    elif op == TANH:
+        return tanh(x)
+    elif op == SIGMOID:
+        return sigmoid_value(x)
+    elif op == SQRT:
+        return sqrt_value(x)
+    elif op == SIN:
+        return sin_value(x)
+    elif op == COS:
+        return cos_value(x)
+    elif op == ABS:
+        return fabs(x)
+    elif op == ADD or op == ADD_CONSTANT:
+        return x + y
+    elif op == MUL or op == MUL_CONSTANT:
+        return x * y
+    elif op == POW_CONSTANT:
+        return pow_value(x, y)
+    elif op == CONSTANT_POW:
+        return pow_of_values(y, x)
+    elif op == POW:
+        return pow_of_values(x, y)
+    return x if taken(op, x, y) else y
+
+
+@cython.cdivision(True)
+cdef inline double partial_a(uint8_t op, double x, double y, double result) noexcept nogil:
+    """Return d(result)/dx of a scalar op."""
+    if op == EXP:
+        return result
+    elif op == LOG:
+        return 1.0 / x
+    elif op == RELU:
+        return 1.0 if x > 0.0 else 0.0
+    elif op == TANH:
+        return 1.0 - result * result
+    elif op == SIGMOID:
+        return sigmoid_partial(x)
+    elif op == SQRT:
+        return 0.5 / result
+    elif op == SIN:
+        return cos(x)
+    elif op == COS:
+        return -sin(x)
+    elif op == ABS:
+        return abs_partial(x)
+    elif op == ADD or op == ADD_CONSTANT:
+        return 1.0
+    elif op == MUL or op == MUL_CONSTANT:
+        return y
+    elif op == POW or op == POW_CONSTANT:
+        return pow_partial(x, y)
+    elif op == CONSTANT_POW:
+        return exponent_partial(y, result)
+    return taken_partial(op, x, y)
+
+
+cdef inline double partial_b(uint8_t op, double x, double y, double result) noexcept nogil:
+    """Return d(result)/dy of an op with two operands."""
+    if op == ADD:
+        return 1.0
+    elif op == MUL:
+        return x
+    elif op == POW:
+        return exponent_partial(x, result)
+    return taken_partial(op, y, x)
+
+
+cdef inline bint reads_operands(uint8_t op) noexcept nogil:
+    """Whether a partial of the op depends on the data of its operands."""
+    return op not in (ADD, ADD_CONSTANT, MUL_CONSTANT, SUM, SUM_LISTED, CUSTOM)
+
+
+cdef inline void propagate(Tape t, uint32_t i, uint32_t low, uint32_t high) noexcept nogil:
+    """Add partial * grad of node `i` to the grad of each operand, of those numbered [low, high) where there are many."""
+    cdef uint8_t op = t.op[i]
+    cdef double *data = t.data
+    cdef double *grad = t.grad
+    cdef double g = grad[i]
+    cdef uint32_t a = t.a[i]
+    cdef uint32_t b, k
+    cdef uint32_t *listed
+    cdef double *partial
+    if op <= LAST_UNARY:
+        grad[a] += partial_a(op, data[a], t.argument[i].constant, data[i]) * g
+        return
+    b = t.argument[i].pair.b
+    if op <= LAST_BINARY:
+        grad[a] += partial_a(op, data[a], data[b], data[i]) * g
+        grad[b] += partial_b(op, data[a], data[b], data[i]) * g
+    elif op == SUM:
+        for k in range(a + low, a + high):
+            grad[k] += g
+    elif op == DOT:
+        if a + high <= b + low or b + high <= a + low:
+            dot_partials(&grad[a + low], &grad[b + low], &data[a + low], &data[b + low], g, high - low)
+        else:   # overlapping spans: the last product first, as the reference's chain of sums unrolls
+            for k in range(high, low, -1):
+                grad[a + k - 1] += data[b + k - 1] * g
+                grad[b + k - 1] += data[a + k - 1] * g
+    elif op == SUM_LISTED:
+        listed = &t.pool[a]
+        for k in range(high, low, -1):
+            grad[listed[k - 1]] += g
+    elif op == DOT_LISTED:
+        listed = &t.pool[a]
+        for k in range(high, low, -1):
+            grad[listed[2 * k - 2]] += data[listed[2 * k - 1]] * g
+            grad[listed[2 * k - 1]] += data[listed[2 * k - 2]] * g
+    elif op == CUSTOM:
+        listed = &t.pool[a]
+        partial = <double *>&t.pool[b]
+        for k in range(low, high):
+            grad[listed[k]] += partial[k] * g

@@ -1,0 +1,116 @@
+# The arena: every node of every graph, in parallel arrays indexed by a 32-bit id.
+# Children always have smaller ids than their parents.
+
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+cdef enum:
+    UNSEEN = 0                      # a computed node that the depth-first search has not reached
+    SEEN = 1                        # reached; always so for a leaf, which has nothing below it
+    OPEN = 3                        # seen, and an operand already passed by a sum or dot still open (_graph.pyx)
+
+cdef struct Pair:
+    uint32_t b                      # second operand, or start of the second span
+    uint32_t n                      # length of each span
+
+cdef union Argument:
+    Pair pair                       # of an op with two operands or spans
+    double constant                 # of an op with one operand and a number
+    uint64_t stamp                  # of a leaf: when its data was last written (Tape.stamp), 0 for never
+
+cdef class Handle:
+    cdef uint32_t id                # highest node that this object stands for; 0 if for none
+    cdef PyObject *next             # next handle anchored at the same node, borrowed
+    cdef void anchor(self, uint32_t id) noexcept
+
+cdef class Tape:
+    cdef double *data               # the value
+    cdef double *grad               # d(root)/d(node), summed over every use
+    cdef uint8_t *op                # which op made the node (_ops.pxd)
+    cdef uint8_t *seen              # UNSEEN, SEEN or OPEN
+    cdef uint32_t *a                # first operand, or start of the first span, or start of a pool block
+    cdef Argument *argument         # what else the op needs
+    cdef PyObject **handle          # first of the live handles anchored at the node, borrowed; NULL above `top`
+    cdef uint32_t top               # first free id; nodes live in [1, top)
+    cdef uint32_t capacity          # ids that fit into the arrays
+
+    cdef uint32_t *pool             # operands listed one by one: a block per node (put_block)
+    cdef size_t pool_top            # first free word
+    cdef size_t pool_capacity
+
+    cdef uint64_t *write_clock      # log of leaf writes: the stamp given out ...
+    cdef uint32_t *write_top        # ... and the top at that time, both increasing
+    cdef size_t writes
+    cdef size_t writes_capacity
+    cdef uint64_t clock             # the last stamp given out
+
+    cdef int grow(self, size_t n) except -1
+    cdef void rewind(self) noexcept
+    cdef int grow_pool(self, size_t words) except -1
+    cdef uint64_t stamp(self) except 0
+    cdef uint32_t written(self, uint64_t stamp) noexcept nogil
+
+cdef Tape tape
+
+
+cdef inline int reserve(Tape t, size_t n) except -1:
+    """Make room for `n` nodes. Ids and pointers read before are void: an op reserves first, then reads its operands."""
+    if n > t.capacity - t.top:
+        return t.grow(n)
+    return 0
+
+
+cdef enum:
+    BLOCK_END = 3                   # words that a block may take beyond its content
+
+
+cdef inline int reserve_listed(Tape t, size_t words) except -1:
+    """Make room for `words` words of pool blocks, BLOCK_END more for each block included."""
+    if words > t.pool_capacity - t.pool_top:
+        return t.grow_pool(words)
+    return 0
+
+
+cdef inline uint32_t put_block(Tape t, size_t words) noexcept nogil:
+    """Return the start of a pool block of `words` words for the node that is put next, in room reserved before.
+
+    Two more words end the block, its owner and its whole length, so that a rewind can walk back block by block. Lengths are
+    even: doubles inside a block are aligned.
+    """
+    cdef size_t start = t.pool_top
+    cdef size_t end = start + words + (words & 1) + 2
+    t.pool[end - 2] = t.top
+    t.pool[end - 1] = <uint32_t>(end - start)
+    t.pool_top = end
+    return <uint32_t>start
+
+
+cdef inline uint32_t put(Tape t, uint8_t op, uint8_t seen, uint32_t a, double data) noexcept nogil:
+    """Write the next node into room reserved before; the caller sets its argument."""
+    cdef uint32_t i = t.top
+    t.data[i] = data
+    t.grad[i] = 0.0
+    t.op[i] = op
+    t.seen[i] = seen
+    t.a[i] = a
+    t.top = i + 1
+    return i
+
+
+cdef inline uint32_t put_leaf(Tape t, double data) noexcept nogil:
+    cdef uint32_t i = put(t, 0, SEEN, 0, data)
+    t.argument[i].stamp = 0
+    return i
+
+
+cdef inline uint32_t put_constant(Tape t, uint8_t op, uint32_t a, double constant, double data) noexcept nogil:
+    cdef uint32_t i = put(t, op, UNSEEN, a, data)
+    t.argument[i].constant = constant
+    return i
+
+
+cdef inline uint32_t put_pair(Tape t, uint8_t op, uint32_t a, uint32_t b, uint32_t n, double data) noexcept nogil:
+    cdef uint32_t i = put(t, op, UNSEEN, a, data)
+    t.argument[i].pair.b = b
+    t.argument[i].pair.n = n
+    return i

@@ -1,0 +1,325 @@
+"""Value: a scalar and its gradient, as in microgpt.py and micrograd."""
+
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t
+
+from microgpt cimport _graph
+from microgpt._ops cimport (
+    ABS, ADD, ADD_CONSTANT, CONSTANT_POW, COS, CUSTOM, EXP, LEAF, LOG, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU, SIGMOID,
+    SIN, SQRT, TANH, children_of, evaluate, local_grads_of, name_of
+)
+from microgpt._tape cimport BLOCK_END, put_block, put_constant, put_leaf, put_pair, reserve, reserve_listed, tape
+
+from numbers import Real
+
+# What micrograd writes in `_op`; the other ops show their own name there.
+cdef dict MICROGRAD_NAMES = {"leaf": "", "add": "+", "mul": "*", "relu": "ReLU"}
+
+
+cdef bint number(object x, double *out) except -1:
+    """Whether `x` is a real number; `out` is then its value as a float."""
+    if PyFloat_CheckExact(x):
+        out[0] = PyFloat_AS_DOUBLE(x)
+        return True
+    if isinstance(x, Real):
+        out[0] = float(x)
+        return True
+    return False
+
+
+cdef double as_number(object x, str what) except? -1.0:
+    cdef double k
+    if not number(x, &k):
+        raise TypeError(f"{what} needs a number, got {type(x).__name__}")
+    return k
+
+
+cdef Value value_of(uint32_t id):
+    """Return the Value of node `id`: the live one if there is one, so that a node has at most one."""
+    cdef PyObject *handle = tape.handle[id]
+    cdef Value value
+    while handle != NULL:
+        if isinstance(<object>handle, Value):
+            return <Value>handle
+        handle = (<Handle>handle).next
+    value = Value.__new__(Value)
+    value.anchor(id)
+    return value
+
+
+# The handle comes first, then room, then the value, then the node: whichever fails, nothing half-made stays.
+
+cdef Value unary(uint8_t op, Value x):
+    cdef Value value = Value.__new__(Value)
+    reserve(tape, 1)
+    value.anchor(put_constant(tape, op, x.id, 0.0, evaluate(op, tape.data[x.id], 0.0)))
+    return value
+
+
+cdef Value constant(uint8_t op, Value x, double k):
+    cdef Value value = Value.__new__(Value)
+    reserve(tape, 1)
+    value.anchor(put_constant(tape, op, x.id, k, evaluate(op, tape.data[x.id], k)))
+    return value
+
+
+cdef Value binary(uint8_t op, Value x, Value y):
+    cdef Value value = Value.__new__(Value)
+    reserve(tape, 1)
+    value.anchor(put_pair(tape, op, x.id, y.id, 0, evaluate(op, tape.data[x.id], tape.data[y.id])))
+    return value
+
+
+cdef double inverse(double k) except? -1.0:
+    """Return k ** -1 of a plain number, as Python computes it."""
+    if k == 0.0:
+        raise ZeroDivisionError("division of a Value by zero")
+    try:
+        return (<object>k) ** -1.0
+    except OverflowError:
+        raise OverflowError(f"1 / {k!r} is too large for a float") from None
+
+
+cdef uint32_t put_custom(double data, list children, list partials) except 0:
+    """Put a node with listed operands and partials."""
+    cdef uint32_t n = <uint32_t>len(children)
+    cdef uint32_t start, k
+    cdef double *partial
+    cdef Value child
+    reserve(tape, 1)
+    reserve_listed(tape, 3 * <size_t>n + 1 + BLOCK_END)
+    start = put_block(tape, n + (n & 1) + 2 * <size_t>n)
+    partial = <double *>&tape.pool[start + n + (n & 1)]
+    for k in range(n):
+        child = children[k]
+        tape.pool[start + k] = child.id
+        partial[k] = partials[k]
+    return put_pair(tape, CUSTOM, start, start + n + (n & 1), n, data)
+
+
+cdef class Value(Handle):
+    """A scalar that remembers how it was computed.
+
+    `Value(data)` makes a leaf. `Value(data, children, local_grads)` makes a node of your own: `data` computed from the Values
+    `children`, `local_grads` the derivative of `data` by each of them.
+    Errors: TypeError unless `data` and `local_grads` are numbers and `children` Values; ValueError unless they are as many.
+    """
+
+    def __init__(self, data, children=(), local_grads=()):
+        cdef double value = as_number(data, "Value")
+        cdef list partials
+        if self.id != 0:
+            raise TypeError("a Value is made once: __init__ was called again")
+        if children or local_grads:
+            partials = [as_number(local_grad, "local_grads") for local_grad in local_grads]
+            children = list(children)
+            for child_or_not in children:
+                if not isinstance(child_or_not, Value):
+                    raise TypeError(f"children must be Values, got {type(child_or_not).__name__}")
+            if len(children) != len(partials):
+                raise ValueError(f"each child needs its local_grad, got {len(children)} children and {len(partials)} local_grads")
+            self.anchor(put_custom(value, children, partials))
+        else:
+            reserve(tape, 1)
+            self.anchor(put_leaf(tape, value))
+
+    @property
+    def data(self):
+        """The value. Only that of a leaf can be set: what was computed from it keeps the data of then."""
+        return tape.data[self.id]
+
+    @data.setter
+    def data(self, data):
+        cdef double value = as_number(data, "data")
+        if tape.op[self.id] != LEAF or self.id == 0:
+            raise AttributeError(f"data of a computed node (`{self.op}`) is read-only; only leaves can be set")
+        tape.argument[self.id].stamp = tape.stamp()
+        tape.data[self.id] = value
+
+    @property
+    def grad(self):
+        """d(root)/d(self), summed over every use and every backward() since it was last set to 0."""
+        return tape.grad[self.id]
+
+    @grad.setter
+    def grad(self, grad):
+        tape.grad[self.id] = as_number(grad, "grad")
+
+    @property
+    def op(self):
+        """Name of the op that made this node, "leaf" for a variable."""
+        return name_of(tape.op[self.id])
+
+    @property
+    def children(self):
+        """The Values that this node was computed from, in constructor order; for a dot w[0], x[0], w[1], x[1], ...
+
+        A number in an expression is part of its node, not a child.
+        """
+        return tuple([value_of(id) for id in children_of(tape, self.id)])
+
+    @property
+    def local_grads(self):
+        """The derivative of this node by each of its children, from their present data."""
+        return local_grads_of(tape, self.id)
+
+    @property
+    def _children(self):
+        return self.children
+
+    @property
+    def _local_grads(self):
+        return self.local_grads
+
+    @property
+    def _prev(self):
+        return set(self.children)
+
+    @property
+    def _op(self):
+        if tape.op[self.id] == POW_CONSTANT:
+            return f"**{tape.argument[self.id].constant}"
+        return MICROGRAD_NAMES.get(self.op, self.op)
+
+    def backward(self):
+        """Add the derivative of this node by every node below it to their grad; its own becomes 1.
+
+        Gradients add up until they are set to 0, those of computed nodes included: a second backward through the same graph
+        passes on the first one's as well, as in microgpt.py.
+        Errors: RuntimeError if a leaf was changed after it was used.
+        Cost: proportional to the nodes below; no recursion.
+        """
+        _graph.backward(tape, self.id)
+
+    def zero_grad(self):
+        """Set grad to 0, here and at every node below."""
+        _graph.zero_grad(tape, self.id)
+
+    def __repr__(self):
+        return f"Value(data={self.data}, grad={self.grad})"
+
+    def __float__(self):
+        return tape.data[self.id]
+
+    def __add__(self, other):
+        """Return data + other. Partials: 1, 1."""
+        cdef double k
+        if isinstance(other, Value):
+            return binary(ADD, self, <Value>other)
+        if number(other, &k):
+            return constant(ADD_CONSTANT, self, k)
+        return NotImplemented
+
+    def __radd__(self, other):
+        return self.__add__(other)
+
+    def __mul__(self, other):
+        """Return data * other. Partials: other, data."""
+        cdef double k
+        if isinstance(other, Value):
+            return binary(MUL, self, <Value>other)
+        if number(other, &k):
+            return constant(MUL_CONSTANT, self, k)
+        return NotImplemented
+
+    def __rmul__(self, other):
+        return self.__mul__(other)
+
+    def __neg__(self):
+        """Return data * -1, one node."""
+        return constant(MUL_CONSTANT, self, -1.0)
+
+    def __sub__(self, other):
+        """Return data + (-other), two nodes if `other` is a Value."""
+        cdef double k
+        if isinstance(other, Value):
+            return binary(ADD, self, constant(MUL_CONSTANT, <Value>other, -1.0))
+        if number(other, &k):
+            return constant(ADD_CONSTANT, self, -k)
+        return NotImplemented
+
+    def __rsub__(self, other):
+        """Return (-data) + other, two nodes."""
+        cdef double k
+        if number(other, &k):
+            return constant(ADD_CONSTANT, constant(MUL_CONSTANT, self, -1.0), k)
+        return NotImplemented
+
+    def __truediv__(self, other):
+        """Return data * other**-1, two nodes if `other` is a Value. ZeroDivisionError if `other` is 0."""
+        cdef double k
+        if isinstance(other, Value):
+            return binary(MUL, self, constant(POW_CONSTANT, <Value>other, -1.0))
+        if number(other, &k):
+            return constant(MUL_CONSTANT, self, inverse(k))
+        return NotImplemented
+
+    def __rtruediv__(self, other):
+        """Return data**-1 * other, two nodes. ZeroDivisionError if data is 0."""
+        cdef double k
+        if number(other, &k):
+            return constant(MUL_CONSTANT, constant(POW_CONSTANT, self, -1.0), k)
+        return NotImplemented
+
+    def __pow__(self, other, modulo):
+        """Return data ** other.
+
+        A number as exponent: a negative base needs a whole exponent, a base of 0 an exponent of at least 1. A Value as exponent:
+        data >= 0. Partials: other * data**(other - 1), and for a Value data**other * log(data), 0 where data is 0.
+        Errors: ValueError, ZeroDivisionError, OverflowError, also where only the partial has no value.
+        """
+        cdef double k
+        if modulo is not None:
+            return NotImplemented
+        if isinstance(other, Value):
+            return binary(POW, self, <Value>other)
+        if number(other, &k):
+            return constant(POW_CONSTANT, self, k)
+        return NotImplemented
+
+    def __rpow__(self, other, modulo):
+        """Return other ** data, other >= 0."""
+        cdef double k
+        if modulo is None and number(other, &k):
+            return constant(CONSTANT_POW, self, k)
+        return NotImplemented
+
+    def __abs__(self):
+        return unary(ABS, self)
+
+    def exp(self):
+        """Return e ** data. OverflowError above 709.78. Partial: result."""
+        return unary(EXP, self)
+
+    def log(self):
+        """Return the natural logarithm. ValueError unless data > 0. Partial: 1 / data."""
+        return unary(LOG, self)
+
+    def relu(self):
+        """Return max(0, data). Any data; nan -> 0. Partial: 1 where data > 0, else 0."""
+        return unary(RELU, self)
+
+    def tanh(self):
+        """Return tanh(data). Any data; inf -> 1. Partial: 1 - result**2, from the result."""
+        return unary(TANH, self)
+
+    def sigmoid(self):
+        """Return 1 / (1 + exp(-data)). Any data. Partial: result * (1 - result), from the operand."""
+        return unary(SIGMOID, self)
+
+    def sqrt(self):
+        """Return the square root. ValueError unless data > 0: at 0 the partial is infinite. Partial: 0.5 / result."""
+        return unary(SQRT, self)
+
+    def sin(self):
+        """Return sin(data), data in radians. ValueError if data is infinite. Partial: cos(data)."""
+        return unary(SIN, self)
+
+    def cos(self):
+        """Return cos(data), data in radians. ValueError if data is infinite. Partial: -sin(data)."""
+        return unary(COS, self)
+
+    def abs(self):
+        """Return |data|. Any data. Partial: the sign of data, 0 at 0."""
+        return unary(ABS, self)

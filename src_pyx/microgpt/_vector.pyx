@@ -1,0 +1,478 @@
+"""Vector and Matrix: runs of scalar nodes. An operation on them puts one node for each scalar of its result."""
+
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
+
+from microgpt._ops cimport (
+    ADD, ADD_CONSTANT, CONSTANT_POW, DOT, DOT_LISTED, LEAF, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SUM, SUM_LISTED, evaluate
+)
+from microgpt._tape cimport (
+    BLOCK_END, put_block, put_constant, put_leaf, put_pair, reserve, reserve_listed, tape
+)
+from microgpt._value cimport Value, as_number, inverse, number, unary, value_of
+
+cdef extern from "kernels.h" nogil:
+    void dot_rows(double *y, const double *w, const double *x, size_t rows, size_t n)
+
+cdef enum Arithmetic:               # what a Python operator asks for; two of them are written with the others
+    PLUS
+    MINUS
+    TIMES
+    OVER
+    POWER
+
+
+cdef uint32_t put_unary_run(uint8_t op, Operands x, uint32_t n) except 0:
+    return put_constant_run(op, x, n, 0.0)
+
+
+cdef uint32_t put_constant_run(uint8_t op, Operands x, uint32_t n, double k) except 0:
+    cdef uint32_t start = tape.top
+    cdef uint32_t i, a
+    for i in range(n):
+        a = at(x, i)
+        put_constant(tape, op, a, k, evaluate(op, tape.data[a], k))
+    return start
+
+
+cdef uint32_t put_pair_run(uint8_t op, Operands x, Operands y, uint32_t n) except 0:
+    cdef uint32_t start = tape.top
+    cdef uint32_t i, a, b
+    for i in range(n):
+        a = at(x, i)
+        b = at(y, i)
+        put_pair(tape, op, a, b, 0, evaluate(op, tape.data[a], tape.data[b]))
+    return start
+
+
+cdef uint32_t put_sum(Operands x, uint32_t n) noexcept:
+    """Room for a listed sum: n + BLOCK_END words."""
+    cdef double total = 0.0
+    cdef uint32_t i, start
+    for i in range(n):
+        total += tape.data[at(x, i)]
+    if x.listed == NULL and x.step == 1:
+        return put_pair(tape, SUM, x.start, 0, n, total)
+    start = put_block(tape, n)
+    for i in range(n):
+        tape.pool[start + i] = at(x, i)
+    return put_pair(tape, SUM_LISTED, start, 0, n, total)
+
+
+cdef uint32_t put_dot(Operands x, Operands y, uint32_t n) noexcept:
+    """Room for a listed dot: 2 * n + BLOCK_END words."""
+    cdef double total = 0.0
+    cdef uint32_t i, start
+    for i in range(n):
+        total += tape.data[at(x, i)] * tape.data[at(y, i)]
+    if x.listed == NULL and x.step == 1 and y.listed == NULL and y.step == 1:
+        return put_pair(tape, DOT, x.start, y.start, n, total)
+    start = put_block(tape, 2 * <size_t>n)
+    for i in range(n):
+        tape.pool[start + 2 * i] = at(x, i)
+        tape.pool[start + 2 * i + 1] = at(y, i)
+    return put_pair(tape, DOT_LISTED, start, 0, n, total)
+
+
+cdef void settle(Vector v, uint32_t start, uint32_t n) noexcept:
+    """Let the new `v` stand for the run of `n` nodes from `start`."""
+    v.start = start
+    v.n = n
+    v.anchor(start + n - 1)
+
+
+cdef int settle_listed(Vector v, Operands x, uint32_t n) except -1:
+    """Let the new `v` stand for `n` nodes, as a run if they are one."""
+    cdef uint32_t first = at(x, 0)
+    cdef uint32_t highest = first
+    cdef uint32_t i
+    cdef bint is_run = True
+    for i in range(1, n):
+        is_run &= at(x, i) == first + i
+        highest = max(highest, at(x, i))
+    if is_run:
+        settle(v, first, n)
+        return 0
+    v.listed = <uint32_t *>PyMem_Malloc(n * sizeof(uint32_t))   # owner: v, until its __dealloc__
+    if v.listed == NULL:
+        raise MemoryError(f"no room for a Vector of {n}")
+    for i in range(n):
+        v.listed[i] = at(x, i)
+    v.n = n
+    v.anchor(highest)
+    return 0
+
+
+cdef Vector as_vector(object x):
+    return x if isinstance(x, Vector) else Vector(x)
+
+
+cdef object apply(uint8_t op, object x):
+    """Return `op` of a Value, or of each element of a Vector or list."""
+    cdef Vector v, result
+    if isinstance(x, Value):
+        return unary(op, <Value>x)
+    v = as_vector(x)
+    result = Vector.__new__(Vector)
+    reserve(tape, v.n)
+    try:
+        settle(result, put_unary_run(op, elements(v, 0), v.n), v.n)
+    except BaseException:
+        tape.rewind()
+        raise
+    return result
+
+
+cdef object arithmetic(Arithmetic how, Vector v, object other, bint reflected):
+    """Return `v` how `other`, elementwise, or `other` how `v` where reflected; NotImplemented for a foreign `other`."""
+    cdef Vector w = None
+    cdef Vector result
+    cdef double k = 0.0
+    if isinstance(other, (Vector, list, tuple)):
+        w = as_vector(other)
+        if w.n != v.n:
+            raise ValueError(f"elementwise operations need vectors of one length, got {v.n} and {w.n}")
+    elif not isinstance(other, Value) and not number(other, &k):
+        return NotImplemented
+    result = Vector.__new__(Vector)
+    reserve(tape, 2 * <size_t>v.n)
+    try:
+        if w is not None:
+            start = put_arithmetic(how, elements(v, 0), elements(w, 0), v.n, reflected)
+        elif isinstance(other, Value):
+            start = put_arithmetic(how, elements(v, 0), same((<Value>other).id), v.n, reflected)
+        else:
+            start = put_arithmetic_constant(how, elements(v, 0), k, v.n, reflected)
+        settle(result, start, v.n)
+    except BaseException:
+        tape.rewind()
+        raise
+    return result
+
+
+cdef uint32_t put_arithmetic(Arithmetic how, Operands x, Operands y, uint32_t n, bint reflected) except 0:
+    if reflected:
+        x, y = y, x
+    if how == PLUS:
+        return put_pair_run(ADD, x, y, n)
+    if how == MINUS:
+        return put_pair_run(ADD, x, run(put_constant_run(MUL_CONSTANT, y, n, -1.0)), n)
+    if how == TIMES:
+        return put_pair_run(MUL, x, y, n)
+    if how == OVER:
+        return put_pair_run(MUL, x, run(put_constant_run(POW_CONSTANT, y, n, -1.0)), n)
+    return put_pair_run(POW, x, y, n)
+
+
+cdef uint32_t put_arithmetic_constant(Arithmetic how, Operands x, double k, uint32_t n, bint reflected) except 0:
+    if how == PLUS:
+        return put_constant_run(ADD_CONSTANT, x, n, k)
+    if how == MINUS:
+        if reflected:
+            return put_constant_run(ADD_CONSTANT, run(put_constant_run(MUL_CONSTANT, x, n, -1.0)), n, k)
+        return put_constant_run(ADD_CONSTANT, x, n, -k)
+    if how == TIMES:
+        return put_constant_run(MUL_CONSTANT, x, n, k)
+    if how == OVER:
+        if reflected:
+            return put_constant_run(MUL_CONSTANT, run(put_constant_run(POW_CONSTANT, x, n, -1.0)), n, k)
+        return put_constant_run(MUL_CONSTANT, x, n, inverse(k))
+    return put_constant_run(CONSTANT_POW if reflected else POW_CONSTANT, x, n, k)
+
+
+cdef Value dot(Vector v, Vector w):
+    cdef Value result = Value.__new__(Value)
+    if v.n != w.n:
+        raise ValueError(f"a dot needs vectors of one length, got {v.n} and {w.n}")
+    reserve(tape, 1)
+    reserve_listed(tape, 2 * <size_t>v.n + BLOCK_END)
+    result.anchor(put_dot(elements(v, 0), elements(w, 0), v.n))
+    return result
+
+
+cdef class Vector(Handle):
+    """A fixed run of scalars.
+
+    `Vector(items)` holds the given Values, and a new leaf for each number. A list of Values is as good wherever one is taken.
+    Shape: [n], n >= 1. Operators work elementwise with a Vector, a Value or a number; `v @ w` is the dot, a Value.
+    Errors: TypeError for an item that is neither Value nor number; ValueError without items, or if lengths differ.
+    """
+
+    def __init__(self, items):
+        cdef uint32_t n, i
+        cdef uint32_t *ids
+        cdef list given
+        if self.n != 0:
+            raise TypeError("a Vector is made once: __init__ was called again")
+        if isinstance(items, (str, bytes)):
+            raise TypeError(f"Vector needs Values or numbers, got {type(items).__name__}")
+        given = [item if isinstance(item, Value) else as_number(item, "Vector") for item in items]
+        if not 0 < len(given) < UINT32_MAX:
+            raise ValueError("Vector needs at least one element" if not given else "Vector has too many elements")
+        n = <uint32_t>len(given)
+        reserve(tape, n)
+        ids = <uint32_t *>PyMem_Malloc(n * sizeof(uint32_t))    # freed below
+        if ids == NULL:
+            raise MemoryError(f"no room for a Vector of {n}")
+        try:
+            for i in range(n):
+                item = given[i]
+                ids[i] = (<Value>item).id if isinstance(item, Value) else put_leaf(tape, item)
+            settle_listed(self, Operands(0, 0, ids), n)
+        except BaseException:
+            tape.rewind()
+            raise
+        finally:
+            PyMem_Free(ids)
+
+    def __dealloc__(self):
+        PyMem_Free(self.listed)
+
+    def __len__(self):
+        return self.n
+
+    def __iter__(self):
+        for i in range(self.n):
+            yield value_of(at(elements(self, 0), i))
+
+    def __getitem__(self, index):
+        """Return the Value of element `index`, or a Vector of the same nodes for a slice."""
+        cdef Py_ssize_t i
+        if isinstance(index, slice):
+            return part_of(self, range(self.n)[index])
+        i = index
+        if i < 0:
+            i += self.n
+        if not 0 <= i < self.n:
+            raise IndexError(f"index {index} is out of range for a Vector of {self.n}")
+        return value_of(at(elements(self, 0), <uint32_t>i))
+
+    @property
+    def data(self):
+        """The values, a list of floats. Only those of leaves can be set."""
+        cdef Operands x = elements(self, 0)
+        return [tape.data[at(x, i)] for i in range(self.n)]
+
+    @data.setter
+    def data(self, data):
+        cdef list values = numbers(data, self.n)
+        cdef Operands x = elements(self, 0)
+        for i in range(self.n):
+            if tape.op[at(x, i)] != LEAF:
+                raise AttributeError("data of a computed Vector is read-only; only leaves can be set")
+        write_leaves(x, values)
+
+    @property
+    def grad(self):
+        """The gradients, a list of floats."""
+        cdef Operands x = elements(self, 0)
+        return [tape.grad[at(x, i)] for i in range(self.n)]
+
+    @grad.setter
+    def grad(self, grad):
+        cdef list values = numbers(grad, self.n)
+        cdef Operands x = elements(self, 0)
+        for i in range(self.n):
+            tape.grad[at(x, i)] = values[i]
+
+    def __repr__(self):
+        return f"Vector(data={self.data}, grad={self.grad})"
+
+    def __add__(self, other):
+        return arithmetic(PLUS, self, other, False)
+
+    def __radd__(self, other):
+        return arithmetic(PLUS, self, other, True)
+
+    def __sub__(self, other):
+        return arithmetic(MINUS, self, other, False)
+
+    def __rsub__(self, other):
+        return arithmetic(MINUS, self, other, True)
+
+    def __mul__(self, other):
+        return arithmetic(TIMES, self, other, False)
+
+    def __rmul__(self, other):
+        return arithmetic(TIMES, self, other, True)
+
+    def __truediv__(self, other):
+        return arithmetic(OVER, self, other, False)
+
+    def __rtruediv__(self, other):
+        return arithmetic(OVER, self, other, True)
+
+    def __pow__(self, other, modulo):
+        return NotImplemented if modulo is not None else arithmetic(POWER, self, other, False)
+
+    def __rpow__(self, other, modulo):
+        return NotImplemented if modulo is not None else arithmetic(POWER, self, other, True)
+
+    def __neg__(self):
+        return arithmetic(TIMES, self, -1.0, False)
+
+    def __matmul__(self, other):
+        """Return the dot with `other`, a Vector or list of Values: one node whose children are the pairs of elements."""
+        if not isinstance(other, (Vector, list, tuple)):
+            return NotImplemented
+        return dot(self, as_vector(other))
+
+    def __rmatmul__(self, other):
+        if not isinstance(other, (list, tuple)):
+            return NotImplemented
+        return dot(as_vector(other), self)
+
+    def sum(self):
+        """Return the sum, from 0 and left to right, one node."""
+        cdef Value result = Value.__new__(Value)
+        reserve(tape, 1)
+        reserve_listed(tape, self.n + BLOCK_END)
+        result.anchor(put_sum(elements(self, 0), self.n))
+        return result
+
+    def mean(self):
+        """Return sum() / n."""
+        return self.sum() / self.n
+
+    __array_ufunc__ = None          # numpy leaves operators to this class, it does not take it for a sequence
+
+
+cdef Vector part_of(Vector v, object indices):
+    """Return a Vector of the elements of `v` numbered `indices`, a range."""
+    cdef Vector part = Vector.__new__(Vector)
+    cdef Operands x = elements(v, 0)
+    cdef uint32_t n = <uint32_t>len(indices)
+    cdef uint32_t i
+    cdef uint32_t *ids
+    if n == 0:
+        raise ValueError(f"a slice of a Vector needs at least one element, this one of {v.n} is empty")
+    if v.listed == NULL and indices.step == 1:
+        settle(part, at(x, <uint32_t>indices[0]), n)
+        return part
+    ids = <uint32_t *>PyMem_Malloc(n * sizeof(uint32_t))        # freed below
+    if ids == NULL:
+        raise MemoryError(f"no room for a Vector of {n}")
+    try:
+        for i in range(n):
+            ids[i] = at(x, <uint32_t>indices[i])
+        settle_listed(part, Operands(0, 0, ids), n)
+    finally:
+        PyMem_Free(ids)
+    return part
+
+
+cdef list numbers(object given, uint32_t n):
+    """Return `given` as a list of `n` floats."""
+    cdef list values = [as_number(x, "a Vector's data or grad") for x in given]
+    if <size_t>len(values) != n:
+        raise ValueError(f"a Vector of {n} needs {n} numbers, got {len(values)}")
+    return values
+
+
+cdef int write_leaves(Operands x, list values) except -1:
+    cdef uint64_t stamp = tape.stamp()
+    cdef uint32_t i
+    for i in range(<uint32_t>len(values)):
+        tape.data[at(x, i)] = values[i]
+        tape.argument[at(x, i)].stamp = stamp
+    return 0
+
+
+cdef class Matrix(Handle):
+    """Rows of leaves, one after the other.
+
+    `Matrix(rows)` takes rows of numbers. Shape: [rows][columns], both >= 1. `matrix @ x` is the Vector of the dots of each row
+    with x; `matrix[i]` is row i.
+    Errors: TypeError for an item that is no number; ValueError if a row is empty or as long as no other.
+    """
+
+    def __init__(self, rows):
+        cdef list given = [[as_number(item, "Matrix") for item in row] for row in rows]
+        cdef size_t columns
+        if self.rows != 0:
+            raise TypeError("a Matrix is made once: __init__ was called again")
+        if not given or not given[0]:
+            raise ValueError("Matrix needs at least one row and one column")
+        columns = len(given[0])
+        for i, row in enumerate(given):
+            if <size_t>len(row) != columns:
+                raise ValueError(f"rows of a Matrix need one length, got {columns} in row 0 and {len(row)} in row {i}")
+        reserve(tape, len(given) * columns)
+        self.start = tape.top
+        self.rows = <uint32_t>len(given)
+        self.columns = <uint32_t>columns
+        for row in given:
+            for item in row:
+                put_leaf(tape, item)
+        self.anchor(tape.top - 1)
+
+    @property
+    def shape(self):
+        """(rows, columns)"""
+        return self.rows, self.columns
+
+    def __len__(self):
+        return self.rows
+
+    def __iter__(self):
+        for i in range(self.rows):
+            yield self[i]
+
+    def __getitem__(self, index):
+        """Return row `index`, a Vector of the same leaves."""
+        cdef Vector row = Vector.__new__(Vector)
+        cdef Py_ssize_t i = index
+        if i < 0:
+            i += self.rows
+        if not 0 <= i < self.rows:
+            raise IndexError(f"row {index} is out of range for a Matrix of {self.rows} rows")
+        settle(row, self.start + <uint32_t>i * self.columns, self.columns)
+        return row
+
+    @property
+    def data(self):
+        """The values, a list of rows of floats. Settable."""
+        return [row.data for row in self]
+
+    @data.setter
+    def data(self, data):
+        cdef list rows = [numbers(row, self.columns) for row in data]
+        if <size_t>len(rows) != self.rows:
+            raise ValueError(f"a Matrix of {self.rows} rows needs {self.rows} rows, got {len(rows)}")
+        write_leaves(run(self.start), [item for row in rows for item in row])
+
+    @property
+    def grad(self):
+        """The gradients, a list of rows of floats."""
+        return [row.grad for row in self]
+
+    def __repr__(self):
+        return f"Matrix(data={self.data})"
+
+    def __matmul__(self, x):
+        """Return the Vector of `row . x` for every row, one dot node each, the row's element first in every product."""
+        cdef Vector v, result
+        cdef Operands given
+        cdef uint32_t i, start
+        if not isinstance(x, (Vector, list, tuple)):
+            return NotImplemented
+        v = as_vector(x)
+        if v.n != self.columns:
+            raise ValueError(f"a Matrix of {self.columns} columns needs a vector of {self.columns}, got {v.n}")
+        result = Vector.__new__(Vector)
+        reserve(tape, self.rows)
+        if v.listed != NULL:
+            reserve_listed(tape, self.rows * (2 * <size_t>v.n + BLOCK_END))
+        given = elements(v, 0)
+        start = tape.top
+        if v.listed != NULL:
+            for i in range(self.rows):
+                put_dot(run(self.start + i * self.columns), given, v.n)
+        else:
+            dot_rows(&tape.data[start], &tape.data[self.start], &tape.data[v.start], self.rows, v.n)
+            for i in range(self.rows):
+                put_pair(tape, DOT, self.start + i * self.columns, v.start, v.n, tape.data[start + i])
+        settle(result, start, self.rows)
+        return result
+
+    __array_ufunc__ = None

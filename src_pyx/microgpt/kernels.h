@@ -1,0 +1,170 @@
+/* The inner loops that Cython cannot express: restrict pointers and the bits of a double.
+ *
+ * Nothing here reorders a sum: a dot adds its products left to right, and only independent sums run side by side.
+ */
+#ifndef MICROGPT_KERNELS_H
+#define MICROGPT_KERNELS_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(_MSC_VER)
+#define RESTRICT __restrict
+#else
+#define RESTRICT __restrict__
+#endif
+
+/* y[r] = w[r] . x for `rows` rows of length n: eight sums at once hide the latency of an addition. */
+static inline void dot_rows(double *RESTRICT y, const double *w, const double *x, size_t rows, size_t n)
+{
+    size_t r = 0, i;
+    for (; r + 8 <= rows; r += 8) {
+        const double *w0 = w + r * n;
+        double s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
+        for (i = 0; i < n; i++) {
+            const double xi = x[i];
+            s0 += w0[i] * xi;
+            s1 += w0[i + n] * xi;
+            s2 += w0[i + 2 * n] * xi;
+            s3 += w0[i + 3 * n] * xi;
+            s4 += w0[i + 4 * n] * xi;
+            s5 += w0[i + 5 * n] * xi;
+            s6 += w0[i + 6 * n] * xi;
+            s7 += w0[i + 7 * n] * xi;
+        }
+        y[r] = s0, y[r + 1] = s1, y[r + 2] = s2, y[r + 3] = s3;
+        y[r + 4] = s4, y[r + 5] = s5, y[r + 6] = s6, y[r + 7] = s7;
+    }
+    for (; r < rows; r++) {
+        double s = 0;
+        for (i = 0; i < n; i++)
+            s += w[r * n + i] * x[i];
+        y[r] = s;
+    }
+}
+
+/* The partials of a dot of two spans that do not overlap: gw += g * x, gx += g * w. */
+static inline void dot_partials(double *RESTRICT gw, double *RESTRICT gx, const double *w, const double *x, double g, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++) {
+        gw[i] += x[i] * g;
+        gx[i] += w[i] * g;
+    }
+}
+
+/* How many of the n bytes at p are 1 before the first that is not; 1 is SEEN (_tape.pxd). */
+static inline size_t count_seen(const uint8_t *p, size_t n)
+{
+    const uint64_t all = UINT64_C(0x0101010101010101);
+    size_t i = 0;
+    uint64_t eight;
+    while (i + 8 <= n) {
+        memcpy(&eight, p + i, 8);
+        if (eight != all)
+            break;
+        i += 8;
+    }
+    while (i < n && p[i] == 1)
+        i++;
+    return i;
+}
+
+/* pow(x, 2) and pow(x, 0.5), to the bit, mostly without calling pow.
+ *
+ * x * x and sqrt(x) are correctly rounded. glibc's pow errs by at most 0.509 ulp plus 2^-15.4 ulp per unit of |log(result)|
+ * (sysdeps/ieee754/dbl-64/e_pow.c), so below 0.52 ulp for results within 1e-100 .. 1e100: the two can differ only where the
+ * exact result is within 0.02 ulp of a tie. There, about one argument in twenty-five, pow decides. On other C libraries, whose
+ * pow promises nothing, it always does.
+ */
+#define TIE 0.48
+
+/* Distance between doubles of x's magnitude, x normal. */
+static inline double ulp(double x)
+{
+    uint64_t bits;
+    memcpy(&bits, &x, 8);
+    bits &= UINT64_C(0x7ff0000000000000);
+    memcpy(&x, &bits, 8);
+    return x * 0x1p-52;
+}
+
+/* x * x - p exactly, for p = x * x rounded (Dekker 1971: both factors split into halves of 26 bits). */
+static inline double square_error(double x, double p)
+{
+    const double c = 134217729.0 * x;
+    const double high = c - (c - x);
+    const double low = x - high;
+    return ((high * high - p) + 2.0 * high * low) + low * low;
+}
+
+#if defined(__GLIBC__)
+static inline int square_is_sure(double x, double p)
+{
+    return (p > 1e-100) & (p < 1e100) & (fabs(square_error(x, p)) < TIE * ulp(p));
+}
+
+/* The error of s is (x - s * s) / (2 * s), up to a term of second order that is far below a tie's width. */
+static inline int root_is_sure(double x, double s)
+{
+    return (x > 1e-100) & (x < 1e100) & (fabs((x - s * s) - square_error(s, s * s)) < 2.0 * TIE * s * ulp(s));
+}
+#else
+static inline int square_is_sure(double x, double p) { return (void)x, (void)p, 0; }
+static inline int root_is_sure(double x, double s) { return (void)x, (void)s, 0; }
+#endif
+
+static inline double square(double x)
+{
+    const double p = x * x;
+    return square_is_sure(x, p) ? p : pow(x, 2.0);
+}
+
+/* Index of the first finite x whose square is infinite, or n. */
+static inline size_t find_huge(const double *x, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++)
+        if (isinf(x[i] * x[i]) && !isinf(x[i]))
+            break;
+    return i;
+}
+
+/* One step of Adam over n parameters, each in the order of microgpt.reference: block by block, so that the loops around the
+ * few calls of pow stay vectorisable. The gradients are zeroed. */
+#define ADAM_BLOCK 64
+static inline void adam_run(double *RESTRICT data, double *RESTRICT grad, double *RESTRICT m, double *RESTRICT v, size_t n,
+                            double learning_rate, double beta1, double beta2, double eps, double correction1, double correction2)
+{
+    double g2[ADAM_BLOCK], root[ADAM_BLOCK];
+    int64_t sure[ADAM_BLOCK];
+    size_t i, count;
+    for (; n > 0; n -= count, data += count, grad += count, m += count, v += count) {
+        count = n < ADAM_BLOCK ? n : ADAM_BLOCK;
+        for (i = 0; i < count; i++) {
+            g2[i] = grad[i] * grad[i];
+            sure[i] = (grad[i] == 0.0) | square_is_sure(grad[i], g2[i]);
+        }
+        for (i = 0; i < count; i++)
+            if (!sure[i])
+                g2[i] = pow(grad[i], 2.0);
+        for (i = 0; i < count; i++) {
+            v[i] = beta2 * v[i] + (1.0 - beta2) * g2[i];
+            g2[i] = v[i] / correction2;
+            root[i] = sqrt(g2[i]);
+            sure[i] = (g2[i] == 0.0) | root_is_sure(g2[i], root[i]);
+        }
+        for (i = 0; i < count; i++)
+            if (!sure[i])
+                root[i] = pow(g2[i], 0.5);
+        for (i = 0; i < count; i++) {
+            m[i] = beta1 * m[i] + (1.0 - beta1) * grad[i];
+            data[i] -= learning_rate * (m[i] / correction1) / (root[i] + eps);
+            grad[i] = 0.0;
+        }
+    }
+}
+
+#endif
