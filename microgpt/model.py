@@ -1,0 +1,136 @@
+"""The GPT of microgpt.py: one token at a time, no biases, rmsnorm without gain, relu."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from microgpt._functions import attention, cross_entropy, relu, rmsnorm
+from microgpt._value import Value
+from microgpt._vector import Matrix, Vector
+
+INITIAL_STD = 0.08  # standard deviation of the initial weights, as in microgpt.py
+MAX_PARAMETERS = 100_000_000  # about 6 GB with gradients and Adam's moments
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Sizes of a GPT.
+
+    `vocab_size`: number of tokens. `n_layer`: blocks of attention and MLP. `n_embd`: width. `n_head`: attention heads, a divisor
+    of n_embd. `block_size`: positions, the longest context.
+    Errors: TypeError unless all are whole numbers; ValueError unless they are at least 1, n_head divides n_embd, and the model
+    has at most MAX_PARAMETERS parameters.
+    """
+
+    vocab_size: int
+    n_layer: int = 1
+    n_embd: int = 16
+    n_head: int = 4
+    block_size: int = 16
+
+    def __post_init__(self) -> None:
+        for name, size in vars(self).items():
+            if not isinstance(size, int):
+                raise TypeError(f"{name} must be a whole number, got {size!r}")
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_head must divide n_embd, got n_embd {self.n_embd} and n_head {self.n_head}")
+        if self.n_parameters > MAX_PARAMETERS:
+            raise ValueError(f"a model has at most {MAX_PARAMETERS:,} parameters, these sizes make {self.n_parameters:,}")
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Name and (rows, columns) of every matrix, in the order of microgpt.py."""
+        wide = 4 * self.n_embd
+        shapes = {
+            "wte": (self.vocab_size, self.n_embd),
+            "wpe": (self.block_size, self.n_embd),
+            "lm_head": (self.vocab_size, self.n_embd),
+        }
+        for i in range(self.n_layer):
+            for name in ("attn_wq", "attn_wk", "attn_wv", "attn_wo"):
+                shapes[f"layer{i}.{name}"] = (self.n_embd, self.n_embd)
+            shapes[f"layer{i}.mlp_fc1"] = (wide, self.n_embd)
+            shapes[f"layer{i}.mlp_fc2"] = (self.n_embd, wide)
+        return shapes
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters, without building them."""
+        return (2 * self.vocab_size + self.block_size) * self.n_embd + 12 * self.n_layer * self.n_embd**2
+
+
+Cache = list[tuple[list[Vector], list[Vector]]]  # keys and values of each layer, one Vector per position
+
+
+class Layer:
+    """The six matrices of one block."""
+
+    def __init__(self, matrices: dict[str, Matrix], prefix: str) -> None:
+        self.attn_wq = matrices[f"{prefix}.attn_wq"]
+        self.attn_wk = matrices[f"{prefix}.attn_wk"]
+        self.attn_wv = matrices[f"{prefix}.attn_wv"]
+        self.attn_wo = matrices[f"{prefix}.attn_wo"]
+        self.mlp_fc1 = matrices[f"{prefix}.mlp_fc1"]
+        self.mlp_fc2 = matrices[f"{prefix}.mlp_fc2"]
+
+
+class GPT:
+    """A GPT whose every weight and activation is a scalar node.
+
+    `rng` draws the initial weights: `rng.gauss(0, 0.08)`, matrix by matrix in the order of `state_dict`, row by row.
+    """
+
+    def __init__(self, config: GPTConfig, rng: random.Random) -> None:
+        self.config = config
+        self._matrices = {
+            name: Matrix([[rng.gauss(0, INITIAL_STD) for _ in range(columns)] for _ in range(rows)])
+            for name, (rows, columns) in config.shapes.items()
+        }
+        self.wte = self._matrices["wte"]
+        self.wpe = self._matrices["wpe"]
+        self.lm_head = self._matrices["lm_head"]
+        self.layers = [Layer(self._matrices, f"layer{i}") for i in range(config.n_layer)]
+
+    def state_dict(self) -> dict[str, Matrix]:
+        """Return the matrices by name: wte, wpe, lm_head, layer0.attn_wq, ..."""
+        return dict(self._matrices)
+
+    def parameters(self) -> list[Value]:
+        """Return every parameter, in the order of `state_dict`, row by row."""
+        return [value for matrix in self._matrices.values() for row in matrix for value in row]
+
+    def new_cache(self) -> Cache:
+        """Return the empty keys and values to start a document with."""
+        return [([], []) for _ in self.layers]
+
+    def logits(self, token: int, position: int, cache: Cache) -> Vector:
+        """Return the logits of the token that follows `token`, and add its keys and values to `cache`.
+
+        Shape: [vocab_size].
+        Errors: IndexError for a token or position that the model does not have.
+        """
+        n_head = self.config.n_head
+        x = rmsnorm(self.wte[token] + self.wpe[position])
+        for layer, (keys, values) in zip(self.layers, cache, strict=True):
+            h = rmsnorm(x)
+            keys.append(layer.attn_wk @ h)
+            values.append(layer.attn_wv @ h)
+            x = layer.attn_wo @ attention(layer.attn_wq @ h, keys, values, n_head) + x
+            x = layer.mlp_fc2 @ relu(layer.mlp_fc1 @ rmsnorm(x)) + x
+        return self.lm_head @ x
+
+    def loss(self, tokens: Sequence[int]) -> Value:
+        """Return the mean cross entropy of the tokens after the first, in nats, over at most block_size positions.
+
+        Errors: ValueError for fewer than two tokens; IndexError for a token that the model does not have.
+        """
+        n = min(self.config.block_size, len(tokens) - 1)
+        if n < 1:
+            raise ValueError(f"a loss needs at least two tokens, got {len(tokens)}")
+        cache = self.new_cache()
+        losses = [cross_entropy(self.logits(tokens[i], i, cache), tokens[i + 1]) for i in range(n)]
+        return (1 / n) * Vector(losses).sum()

@@ -1,0 +1,71 @@
+"""Adam."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable
+
+from microgpt._adam import adam_step, check_leaves
+from microgpt._value import Value
+from microgpt._vector import Matrix, Vector
+
+
+class Adam:
+    """Adam over leaves, with microgpt.py's defaults.
+
+    `parameters`: Values, Vectors or Matrices of leaves, in any mixture.
+    `m`, `v`: running means of gradient and squared gradient, one number per parameter. `steps`: how many were made.
+    Errors: ValueError for parameters that are missing or computed, and for numbers out of range.
+    Source: Kingma & Ba 2015, with bias correction, written as in microgpt.py.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Value | Vector | Matrix],
+        learning_rate: float = 0.01,
+        betas: tuple[float, float] = (0.85, 0.99),
+        eps: float = 1e-8,
+    ) -> None:
+        leaves = [value for parameter in parameters for value in values_of(parameter)]
+        if not leaves:
+            raise ValueError("Adam needs at least one parameter")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be at least 0 and below 1, got {betas}")
+        if not 0 < eps < math.inf:
+            raise ValueError(f"eps must be above 0 and finite, got {eps}")
+        self.parameters = Vector(leaves)
+        check_leaves(self.parameters)
+        self.learning_rate = learning_rate
+        self.betas = betas
+        self.eps = eps
+        self.m = array("d", bytes(8 * len(leaves)))
+        self.v = array("d", bytes(8 * len(leaves)))
+        self.steps = 0
+
+    def step(self, learning_rate: float | None = None) -> None:
+        """Move every parameter against its gradient, then set the gradient to 0.
+
+        `learning_rate` replaces the one given at the start, for this step.
+        Errors: OverflowError if the square of a gradient is too large for a float; nothing has changed then.
+        """
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        beta1, beta2 = self.betas
+        step = self.steps + 1
+        adam_step(self.parameters, self.m, self.v, rate, beta1, beta2, self.eps, 1 - beta1**step, 1 - beta2**step)
+        self.steps = step
+
+    def zero_grad(self) -> None:
+        """Set the gradient of every parameter to 0, as `step` also does."""
+        self.parameters.grad = [0.0] * len(self.parameters)
+
+
+def values_of(parameter: Value | Vector | Matrix) -> list[Value]:
+    """Return the Values of one parameter, row by row."""
+    if isinstance(parameter, Value):
+        return [parameter]
+    if isinstance(parameter, Vector):
+        return list(parameter)
+    if isinstance(parameter, Matrix):
+        return [value for row in parameter for value in row]
+    raise TypeError(f"a parameter is a Value, Vector or Matrix, got {type(parameter).__name__}")

@@ -1,0 +1,409 @@
+"""The whole algorithm in plain Python, one object per scalar: what the compiled engine must equal to the last bit.
+
+It is the oracle of the tests, the baseline of the benchmarks, and the package for interpreters without the engine (PyPy).
+Source: Andrej Karpathy, microgpt.py, February 2026. Unlike there, the search of `backward` is a loop, so depth has no limit.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+__all__ = [
+    "GPT",
+    "Adam",
+    "Run",
+    "Value",
+    "attention",
+    "cos",
+    "cross_entropy",
+    "dot",
+    "exp",
+    "linear",
+    "log",
+    "maximum",
+    "minimum",
+    "relu",
+    "rmsnorm",
+    "sample",
+    "sigmoid",
+    "sin",
+    "softmax",
+    "sqrt",
+    "tanh",
+    "train",
+]
+
+
+class Value:
+    """A scalar that remembers how it was computed: children, and the derivative by each of them."""
+
+    __slots__ = ("children", "data", "grad", "local_grads")
+
+    def __init__(self, data: float, children: Sequence[Value] = (), local_grads: Sequence[float] = ()) -> None:
+        self.data = data
+        self.grad = 0.0
+        self.children = tuple(children)
+        self.local_grads = tuple(local_grads)
+
+    def __add__(self, other: Value | float) -> Value:
+        other = as_value(other)
+        return Value(self.data + other.data, (self, other), (1, 1))
+
+    def __mul__(self, other: Value | float) -> Value:
+        other = as_value(other)
+        return Value(self.data * other.data, (self, other), (other.data, self.data))
+
+    def __pow__(self, other: Value | float) -> Value:
+        if isinstance(other, Value):
+            return power(self, other)
+        result = self.data**other
+        if isinstance(result, complex):
+            raise ValueError(f"pow needs data >= 0 for the fractional exponent {other}, got {self.data}")
+        return Value(result, (self,), (other * self.data ** (other - 1),))
+
+    def __rpow__(self, other: float) -> Value:
+        return power(as_value(other), self)
+
+    def __neg__(self) -> Value:
+        return self * -1
+
+    def __radd__(self, other: float) -> Value:
+        return self + other
+
+    def __sub__(self, other: Value | float) -> Value:
+        return self + (-other)
+
+    def __rsub__(self, other: float) -> Value:
+        return (-self) + other
+
+    def __rmul__(self, other: float) -> Value:
+        return self * other
+
+    def __truediv__(self, other: Value | float) -> Value:
+        return self * other**-1
+
+    def __rtruediv__(self, other: float) -> Value:
+        return self**-1 * other
+
+    def __abs__(self) -> Value:
+        return self.abs()
+
+    def __float__(self) -> float:
+        return float(self.data)
+
+    def __repr__(self) -> str:
+        return f"Value(data={self.data}, grad={self.grad})"
+
+    def exp(self) -> Value:
+        result = math.exp(self.data)
+        return Value(result, (self,), (result,))
+
+    def log(self) -> Value:
+        return Value(math.log(self.data), (self,), (1 / self.data,))
+
+    def relu(self) -> Value:
+        return Value(max(0, self.data), (self,), (1.0 if self.data > 0 else 0.0,))
+
+    def tanh(self) -> Value:
+        result = math.tanh(self.data)
+        return Value(result, (self,), (1 - result * result,))
+
+    def sigmoid(self) -> Value:
+        e = math.exp(-abs(self.data))
+        result = 1 / (1 + e) if self.data >= 0 else e / (1 + e)
+        return Value(result, (self,), (e / ((1 + e) * (1 + e)),))
+
+    def sqrt(self) -> Value:
+        if self.data <= 0:
+            raise ValueError(f"sqrt needs data > 0, got {self.data}")
+        result = math.sqrt(self.data)
+        return Value(result, (self,), (0.5 / result,))
+
+    def sin(self) -> Value:
+        return Value(math.sin(self.data), (self,), (math.cos(self.data),))
+
+    def cos(self) -> Value:
+        return Value(math.cos(self.data), (self,), (-math.sin(self.data),))
+
+    def abs(self) -> Value:
+        return Value(math.fabs(self.data), (self,), (float(self.data > 0) - float(self.data < 0),))
+
+    def backward(self) -> None:
+        """Add d(self)/d(node) to the grad of every node below: depth-first order, walked from its end. Nothing is reset."""
+        order = []
+        seen = {self}
+        path: list[tuple[Value, Iterator[Value]]] = [(self, iter(self.children))]
+        while path:
+            node, rest = path[-1]
+            for child in rest:
+                if child not in seen:
+                    seen.add(child)
+                    path.append((child, iter(child.children)))
+                    break
+            else:
+                order.append(node)
+                path.pop()
+        self.grad = 1.0
+        for node in reversed(order):
+            for child, local_grad in zip(node.children, node.local_grads, strict=True):
+                child.grad += local_grad * node.grad
+
+
+def as_value(x: Value | float) -> Value:
+    return x if isinstance(x, Value) else Value(x)
+
+
+def power(x: Value, y: Value) -> Value:
+    """x ** y, both differentiated. x >= 0; where x is 0, the partial by y is 0."""
+    if x.data < 0:
+        raise ValueError(f"pow with a Value as exponent needs a base >= 0, got {x.data}")
+    result = x.data**y.data
+    by_x = y.data * x.data ** (y.data - 1)
+    by_y = result * math.log(x.data) if x.data > 0 else 0.0
+    return Value(result, (x, y), (by_x, by_y))
+
+
+def choose(x: Value | float, y: Value | float, is_better: Callable[[float, float], bool]) -> Value:
+    """The better of two; nan loses against a number, a tie shares the gradient."""
+    if not isinstance(x, Value):
+        x, y = y, x
+    x, y = as_value(x), as_value(y)
+    tie = x.data == y.data or (x.data != x.data and y.data != y.data)
+    if is_better(x.data, y.data) or y.data != y.data:
+        return Value(x.data, (x, y), (0.5, 0.5) if tie else (1.0, 0.0))
+    return Value(y.data, (x, y), (0.5, 0.5) if tie else (0.0, 1.0))
+
+
+def minimum(x: Value | float, y: Value | float) -> Value:
+    return choose(x, y, lambda a, b: a < b)
+
+
+def maximum(x: Value | float, y: Value | float) -> Value:
+    return choose(x, y, lambda a, b: a > b)
+
+
+def exp(x: Value) -> Value:
+    return x.exp()
+
+
+def log(x: Value) -> Value:
+    return x.log()
+
+
+def relu(x: Value) -> Value:
+    return x.relu()
+
+
+def tanh(x: Value) -> Value:
+    return x.tanh()
+
+
+def sigmoid(x: Value) -> Value:
+    return x.sigmoid()
+
+
+def sqrt(x: Value) -> Value:
+    return x.sqrt()
+
+
+def sin(x: Value) -> Value:
+    return x.sin()
+
+
+def cos(x: Value) -> Value:
+    return x.cos()
+
+
+def total(values: Iterable[Value]) -> Value:
+    """((0 + v0) + v1) + ..., as the built-in sum adds."""
+    result: Value | float = 0
+    for value in values:
+        result = result + value
+    return as_value(result)
+
+
+def dot(w: Sequence[Value], x: Sequence[Value]) -> Value:
+    return total(wi * xi for wi, xi in zip(w, x, strict=True))
+
+
+def linear(x: Sequence[Value], w: Sequence[Sequence[Value]]) -> list[Value]:
+    return [dot(row, x) for row in w]
+
+
+def rmsnorm(x: Sequence[Value]) -> list[Value]:
+    mean_square = dot(x, x) / len(x)
+    scale = (mean_square + 1e-5) ** -0.5
+    return [xi * scale for xi in x]
+
+
+def softmax(logits: Sequence[Value]) -> list[Value]:
+    top = max(z.data for z in logits)
+    exps = [(z - top).exp() for z in logits]
+    denominator = total(exps)
+    return [e / denominator for e in exps]
+
+
+def cross_entropy(logits: Sequence[Value], target: int) -> Value:
+    return -softmax(logits)[target].log()
+
+
+def attention(
+    query: Sequence[Value], keys: Sequence[Sequence[Value]], values: Sequence[Sequence[Value]], n_head: int
+) -> list[Value]:
+    head_dim = len(query) // n_head
+    out = []
+    for start in range(0, len(query), head_dim):
+        head = slice(start, start + head_dim)
+        weights = softmax([dot(query[head], key[head]) / head_dim**0.5 for key in keys])
+        out += [dot(weights, [value[j] for value in values]) for j in range(start, start + head_dim)]
+    return out
+
+
+class GPT:
+    """The model with plain lists of Values: `state_dict` maps each name of microgpt.py to rows of leaves."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        rng: random.Random,
+        *,
+        n_layer: int = 1,
+        n_embd: int = 16,
+        n_head: int = 4,
+        block_size: int = 16,
+    ) -> None:
+        def matrix(rows: int, columns: int) -> list[list[Value]]:
+            return [[Value(rng.gauss(0, 0.08)) for _ in range(columns)] for _ in range(rows)]
+
+        self.n_layer, self.n_head, self.block_size, self.vocab_size = n_layer, n_head, block_size, vocab_size
+        self.state_dict = {
+            "wte": matrix(vocab_size, n_embd),
+            "wpe": matrix(block_size, n_embd),
+            "lm_head": matrix(vocab_size, n_embd),
+        }
+        for i in range(n_layer):
+            for name in ("attn_wq", "attn_wk", "attn_wv", "attn_wo"):
+                self.state_dict[f"layer{i}.{name}"] = matrix(n_embd, n_embd)
+            self.state_dict[f"layer{i}.mlp_fc1"] = matrix(4 * n_embd, n_embd)
+            self.state_dict[f"layer{i}.mlp_fc2"] = matrix(n_embd, 4 * n_embd)
+
+    def parameters(self) -> list[Value]:
+        return [p for matrix in self.state_dict.values() for row in matrix for p in row]
+
+    def new_cache(self) -> list[tuple[list[list[Value]], list[list[Value]]]]:
+        """Empty keys and values of each layer."""
+        return [([], []) for _ in range(self.n_layer)]
+
+    def logits(self, token: int, position: int, cache: list[tuple[list[list[Value]], list[list[Value]]]]) -> list[Value]:
+        """The logits of the token after `token`, given what `cache` holds of the tokens before."""
+        w = self.state_dict
+        x = [t + p for t, p in zip(w["wte"][token], w["wpe"][position], strict=True)]
+        x = rmsnorm(x)
+        for i, (keys, values) in enumerate(cache):
+            residual = x
+            x = rmsnorm(x)
+            query = linear(x, w[f"layer{i}.attn_wq"])
+            keys.append(linear(x, w[f"layer{i}.attn_wk"]))
+            values.append(linear(x, w[f"layer{i}.attn_wv"]))
+            x = linear(attention(query, keys, values, self.n_head), w[f"layer{i}.attn_wo"])
+            x = [a + b for a, b in zip(x, residual, strict=True)]
+            residual = x
+            x = rmsnorm(x)
+            x = [xi.relu() for xi in linear(x, w[f"layer{i}.mlp_fc1"])]
+            x = linear(x, w[f"layer{i}.mlp_fc2"])
+            x = [a + b for a, b in zip(x, residual, strict=True)]
+        return linear(x, w["lm_head"])
+
+    def loss(self, tokens: Sequence[int]) -> Value:
+        """The mean cross entropy of the tokens after the first, in nats, over at most block_size positions."""
+        n = min(self.block_size, len(tokens) - 1)
+        cache = self.new_cache()
+        losses = [cross_entropy(self.logits(tokens[i], i, cache), tokens[i + 1]) for i in range(n)]
+        return (1 / n) * total(losses)
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015), written as in microgpt.py."""
+
+    def __init__(
+        self,
+        parameters: Iterable[Value],
+        learning_rate: float = 0.01,
+        betas: tuple[float, float] = (0.85, 0.99),
+        eps: float = 1e-8,
+    ) -> None:
+        self.parameters = list(parameters)
+        self.learning_rate, self.betas, self.eps = learning_rate, betas, eps
+        self.m = [0.0] * len(self.parameters)
+        self.v = [0.0] * len(self.parameters)
+        self.steps = 0
+
+    def step(self, learning_rate: float | None = None) -> None:
+        """Move every parameter against its gradient; set the gradient to 0."""
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        beta1, beta2 = self.betas
+        self.steps += 1
+        for i, p in enumerate(self.parameters):
+            self.m[i] = beta1 * self.m[i] + (1 - beta1) * p.grad
+            self.v[i] = beta2 * self.v[i] + (1 - beta2) * p.grad**2
+            m_hat = self.m[i] / (1 - beta1**self.steps)
+            v_hat = self.v[i] / (1 - beta2**self.steps)
+            p.data -= rate * m_hat / (v_hat**0.5 + self.eps)
+            p.grad = 0.0
+
+
+class Run(NamedTuple):
+    """What a training run leaves."""
+
+    model: GPT
+    characters: str
+    losses: list[float]
+    samples: list[str]
+
+
+def train(
+    documents: Sequence[str],
+    *,
+    steps: int = 1000,
+    seed: int = 42,
+    n_layer: int = 1,
+    n_embd: int = 16,
+    n_head: int = 4,
+    block_size: int = 16,
+    learning_rate: float = 0.01,
+    temperature: float = 0.5,
+    samples: int = 20,
+) -> Run:
+    """Train on one document per step, then draw samples: all that `python -m microgpt.train` does."""
+    rng = random.Random(seed)
+    documents = list(documents)
+    rng.shuffle(documents)
+    characters = "".join(sorted(set("".join(documents))))
+    bos = len(characters)
+    model = GPT(bos + 1, rng, n_layer=n_layer, n_embd=n_embd, n_head=n_head, block_size=block_size)
+    optimizer = Adam(model.parameters(), learning_rate)
+    losses = []
+    for step in range(steps):
+        document = documents[step % len(documents)]
+        loss = model.loss([bos, *(characters.index(c) for c in document), bos])
+        loss.backward()
+        optimizer.step(learning_rate * (1 - step / steps))
+        losses.append(loss.data)
+    return Run(model, characters, losses, [sample(model, characters, rng, temperature) for _ in range(samples)])
+
+
+def sample(model: GPT, characters: str, rng: random.Random, temperature: float = 0.5) -> str:
+    """Draw one document, from BOS until BOS or block_size characters."""
+    bos = token = len(characters)
+    cache = model.new_cache()
+    text = ""
+    for position in range(model.block_size):
+        probabilities = softmax([z / temperature for z in model.logits(token, position, cache)])
+        token = rng.choices(range(model.vocab_size), weights=[p.data for p in probabilities])[0]
+        if token == bos:
+            break
+        text += characters[token]
+    return text

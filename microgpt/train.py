@@ -1,0 +1,223 @@
+"""Train a GPT on documents, one per line, and print new ones: `python -m microgpt.train`.
+
+Standard output carries the results only, the same bytes in every run. Progress, timings and warnings go to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import NoReturn, TextIO
+
+from tqdm import tqdm
+
+from microgpt import data
+from microgpt.model import GPT, GPTConfig
+from microgpt.optim import Adam
+from microgpt.sampler import MIN_TEMPERATURE, sample
+from microgpt.tokenizer import CharTokenizer
+
+REPORT_EVERY = 100  # steps between two lines of loss
+MAX_COUNT = 2**31 - 1  # of steps, samples and sizes
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that refuses in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print `message` in one line and exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def whole_number(low: int, high: int = MAX_COUNT) -> Callable[[str], int]:
+    """Return an argument type: a whole number in [low, high]."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"needs a whole number from {low} to {high}, got {shorten(text)}")
+        return value
+
+    return parse
+
+
+def real_number(low: float, *, exclusive: bool = False) -> Callable[[str], float]:
+    """Return an argument type: a finite number of at least `low`, or above it where exclusive."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (value > low if exclusive else value >= low) or value == math.inf:
+            bound = "above" if exclusive else "of at least"
+            raise argparse.ArgumentTypeError(f"needs a finite number {bound} {low}, got {shorten(text)}")
+        return value
+
+    return parse
+
+
+def shorten(text: str) -> str:
+    """Return `text` quoted, its end cut where it is long."""
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def build_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser(
+        prog="python -m microgpt.train",
+        description="Train a GPT on documents, one per line, and print new ones.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--data", metavar="FILE", help="train on FILE, UTF-8 text, a document per line, instead of a dataset")
+    source.add_argument(
+        "--dataset",
+        choices=("names", "makemore"),
+        default="names",
+        help="names: 32,868 given names inside the package; makemore: the 32,033 of microgpt.py, downloaded once",
+    )
+    size = whole_number(1)
+    parser.add_argument("--steps", type=size, default=1000, help="training steps, one document each")
+    parser.add_argument("--seed", type=whole_number(0, 2**64 - 1), default=42, help="seed of shuffle, weights and samples")
+    parser.add_argument("--n-layer", type=size, default=1, help="transformer blocks")
+    parser.add_argument("--n-embd", type=size, default=16, help="width of the model")
+    parser.add_argument("--n-head", type=size, default=4, help="attention heads, a divisor of n-embd")
+    parser.add_argument("--block-size", type=size, default=16, help="longest context in tokens")
+    parser.add_argument(
+        "--learning-rate", type=real_number(0, exclusive=True), default=0.01, help="of the first step; it falls linearly to 0"
+    )
+    parser.add_argument(
+        "--temperature", type=real_number(MIN_TEMPERATURE), default=0.5, help="of the samples; below 1 is more cautious"
+    )
+    parser.add_argument("--samples", type=whole_number(0), default=20, help="documents to print at the end")
+    parser.add_argument("--log", metavar="FILE", help="write a JSON line per step: step, loss, learning_rate, positions")
+    parser.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
+    return parser
+
+
+def load_documents(args: argparse.Namespace) -> list[str]:
+    """Return the documents that the flags ask for."""
+    if args.data is not None:
+        return data.load_file(args.data)
+    if args.dataset == "names":
+        return data.load_names()
+    try:
+        return data.load_makemore()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{error}; use --data FILE with a file of your own") from error
+
+
+def train(args: argparse.Namespace) -> None:
+    """Do the whole run that `args` describes, printing as it goes."""
+    started = time.perf_counter()
+    documents = load_documents(args)
+    rng = random.Random(args.seed)
+    rng.shuffle(documents)
+    tokenizer = CharTokenizer(documents)
+    config = GPTConfig(tokenizer.vocab_size, args.n_layer, args.n_embd, args.n_head, args.block_size)
+    model = GPT(config, rng)
+    # The log is opened last: a run that cannot start leaves the log of an earlier one alone.
+    with nullcontext() if args.log is None else open_log(args) as log:
+        print(f"num docs: {len(documents)}")
+        print(f"vocab size: {config.vocab_size}")
+        print(f"num params: {config.n_parameters}", flush=True)
+        if not args.quiet:
+            warn_of_long(documents, config.block_size)
+        fit(model, tokenizer, documents, args, log)
+    trained = time.perf_counter()
+    print("--- inference ---")
+    for i in range(args.samples):
+        print(f"sample {i + 1:2d}: {sample(model, tokenizer, rng, temperature=args.temperature)}")
+    if not args.quiet:
+        seconds = time.perf_counter() - started
+        rest = time.perf_counter() - trained
+        print(f"{seconds:.2f} s in all, {rest:.2f} s of it for {args.samples} samples", file=sys.stderr)
+
+
+def open_log(args: argparse.Namespace) -> TextIO:
+    """Open the log for whole lines, so that it can be read at any time. ValueError if it is the text to train on."""
+    if args.data is not None and os.path.exists(args.log) and os.path.samefile(args.log, args.data):
+        raise ValueError(f"--log and --data are the same file, {args.log}")
+    return open(args.log, "w", encoding="utf-8", buffering=1)
+
+
+def warn_of_long(documents: Sequence[str], block_size: int) -> None:
+    """Say how many documents are cut: those with more predictions than block_size, the closing BOS included."""
+    cut = sum(len(document) + 1 > block_size for document in documents)
+    if cut:
+        print(f"warning: {cut} of {len(documents)} documents are cut, block size {block_size} is too short", file=sys.stderr)
+
+
+def fit(model: GPT, tokenizer: CharTokenizer, documents: Sequence[str], args: argparse.Namespace, log: TextIO | None) -> None:
+    """Train `model`, one document per step, the learning rate falling linearly to 0."""
+    optimizer = Adam(model.parameters(), args.learning_rate)
+    started = time.perf_counter()
+    # disable=None: a bar on a terminal only.
+    with tqdm(total=args.steps, unit=" steps", disable=True if args.quiet else None, dynamic_ncols=True) as bar:
+        for s in range(args.steps):
+            tokens = tokenizer.encode(documents[s % len(documents)])
+            learning_rate = args.learning_rate * (1 - s / args.steps)
+            try:
+                loss = step(model, optimizer, tokens, learning_rate)
+            except (ArithmeticError, ValueError) as error:
+                raise ValueError(f"training diverged in step {s + 1}: {error}; try a lower --learning-rate") from error
+            if log is not None:
+                positions = min(model.config.block_size, len(tokens) - 1)
+                line = {"step": s + 1, "loss": loss, "learning_rate": learning_rate, "positions": positions}
+                log.write(json.dumps(line) + "\n")
+            if (s + 1) % REPORT_EVERY == 0 or s + 1 == args.steps:
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                with tqdm.external_write_mode(sys.stdout):
+                    print(f"step {s + 1:4d} / {args.steps:4d} | loss {loss:.4f}", flush=True)
+            bar.update()
+    if not args.quiet:
+        seconds = time.perf_counter() - started
+        print(f"trained {args.steps} steps in {seconds:.2f} s, {args.steps / seconds:.0f} steps/s", file=sys.stderr)
+
+
+def step(model: GPT, optimizer: Adam, tokens: Sequence[int], learning_rate: float) -> float:
+    """Train on one document and return the loss before. As a function: its graph is gone when it returns."""
+    loss = model.loss(tokens)
+    if not math.isfinite(loss.data):
+        raise ArithmeticError(f"the loss is {loss.data}")
+    loss.backward()
+    optimizer.step(learning_rate)
+    return loss.data
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns the exit status: 0, 2 for what the user can mend, 130 after an interrupt."""
+    parser = build_parser()
+    try:
+        train(parser.parse_args(argv))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of standard output is gone; keep the interpreter from writing to it again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError as error:
+        parser.error(f"not enough memory: {error}")
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except ValueError as error:
+        parser.error(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
