@@ -105,7 +105,7 @@ class Value:
         return Value(math.log(self.data), (self,), (1 / self.data,))
 
     def relu(self) -> Value:
-        return Value(max(0, self.data), (self,), (1.0 if self.data > 0 else 0.0,))
+        return Value(max(0.0, self.data), (self,), (1.0 if self.data > 0 else 0.0,))
 
     def tanh(self) -> Value:
         result = math.tanh(self.data)

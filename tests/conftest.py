@@ -1,0 +1,43 @@
+"""Both engines for every test that asks for one, and exact comparison."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import microgpt
+import pytest
+from hypothesis import settings
+from microgpt import reference
+from microgpt._tape import get_tape
+
+settings.register_profile("default", max_examples=150, deadline=None)
+settings.register_profile("thorough", max_examples=10_000, deadline=None)
+settings.load_profile("default")
+
+
+@pytest.fixture(params=[microgpt, reference], ids=["engine", "reference"])
+def engine(request: pytest.FixtureRequest) -> types.ModuleType:
+    """The compiled engine, then its pure-Python twin: one suite for both."""
+    module: types.ModuleType = request.param
+    return module
+
+
+@pytest.fixture
+def refusal() -> Callable[[type[Exception], Callable[[], Any]], str]:
+    """A call that must raise and leave the tape as it was, no half-made node on it; returns the message."""
+
+    def call(exception: type[Exception], function: Callable[[], Any]) -> str:
+        nodes = get_tape().nodes
+        message = None
+        try:
+            function()
+        except exception as error:
+            assert type(error) is exception
+            message = str(error)
+        assert message is not None, f"{exception.__name__} expected"
+        assert get_tape().nodes == nodes
+        return message
+
+    return call
