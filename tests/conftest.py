@@ -6,9 +6,10 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-import microgpt
 import pytest
 from hypothesis import settings
+
+import microgpt
 from microgpt import reference
 from microgpt._tape import get_tape
 
@@ -31,10 +32,9 @@ def refusal() -> Callable[[type[Exception], Callable[[], Any]], str]:
     def call(exception: type[Exception], function: Callable[[], Any]) -> str:
         nodes = get_tape().nodes
         message = None
-        try:
+        try:  # pytest.raises would keep the traceback, whose frames hold Values
             function()
         except exception as error:
-            assert type(error) is exception
             message = str(error)
         assert message is not None, f"{exception.__name__} expected"
         assert get_tape().nodes == nodes

@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import microgpt
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from microgpt import reference
 from op_table import Engine, add_up, dot, vector
+
+import microgpt
+from microgpt import reference
 
 Picks = Sequence[Any]
 Build = Callable[[Engine, Picks], Any]

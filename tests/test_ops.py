@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import microgpt
 import pytest
+from op_table import COMPOSITES, ROWS, Edge, Engine, Row
+
+import microgpt
 from microgpt import reference
 from microgpt._ops import NAMES
-from op_table import COMPOSITES, ROWS, Edge, Engine, Row
 
 TOLERANCE = 1e-14  # relative, of the formulas in the table; between the engines there is none
 

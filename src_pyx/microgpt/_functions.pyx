@@ -60,7 +60,7 @@ def cos(x):
 
 
 def minimum(x, y):
-    """Return the smaller of a Value and a Value or number. nan loses against a number; a tie shares the gradient half and half."""
+    """Return the smaller of a Value and a Value or number. nan loses against a number; a tie shares the gradient equally."""
     return choose(MINIMUM, MINIMUM_CONSTANT, x, y)
 
 
@@ -73,7 +73,7 @@ cdef Value choose(int of_values, int of_constant, object x, object y):
     if not isinstance(x, Value):
         x, y = y, x
     if not isinstance(x, Value):
-        raise TypeError(f"minimum and maximum need a Value and a second one or number, got {type(y).__name__}, {type(x).__name__}")
+        raise TypeError(f"minimum and maximum need at least one Value, got {type(y).__name__} and {type(x).__name__}")
     if isinstance(y, Value):
         return binary(of_values, <Value>x, <Value>y)
     return constant(of_constant, <Value>x, as_number(y, "minimum or maximum"))

@@ -223,8 +223,8 @@ cdef inline double partial_b(uint8_t op, double x, double y, double result) noex
 
 
 cdef inline bint reads_operands(uint8_t op) noexcept nogil:
-    """Whether a partial of the op depends on the data of its operands."""
-    return op not in (ADD, ADD_CONSTANT, MUL_CONSTANT, SUM, SUM_LISTED, CUSTOM)
+    """Whether a partial of the op depends on the data of its operands, not just on a constant or the result."""
+    return op not in (EXP, TANH, SQRT, ADD, ADD_CONSTANT, MUL_CONSTANT, CONSTANT_POW, SUM, SUM_LISTED, CUSTOM)
 
 
 cdef inline void propagate(Tape t, uint32_t i, uint32_t low, uint32_t high) noexcept nogil:

@@ -179,7 +179,7 @@ cdef class Value(Handle):
     @property
     def _op(self):
         if tape.op[self.id] == POW_CONSTANT:
-            return f"**{tape.argument[self.id].constant}"
+            return "**" + repr(tape.argument[self.id].constant).removesuffix(".0")
         return MICROGRAD_NAMES.get(self.op, self.op)
 
     def backward(self):

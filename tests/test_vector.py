@@ -1,0 +1,188 @@
+"""Vector and Matrix: shapes, views, operators, refusals. Their numbers are compared in test_graphs.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import microgpt
+from microgpt import Matrix, Value, Vector
+from microgpt._tape import get_tape
+
+Refusal = Callable[[type[Exception], Callable[[], Any]], str]
+
+
+def test_vector_of_numbers_makes_leaves() -> None:
+    v = Vector([1, 2.5, True])
+    assert v.data == [1.0, 2.5, 1.0]
+    assert v.grad == [0.0, 0.0, 0.0]
+    assert [x.op for x in v] == ["leaf"] * 3
+
+
+def test_vector_of_values_holds_those_values() -> None:
+    xs = [Value(1.0), Value(2.0), Value(3.0)]
+    for order in ([0, 1, 2], [2, 0, 1], [1, 1]):
+        v = Vector([xs[i] for i in order])
+        assert [a is xs[i] for a, i in zip(v, order, strict=True)] == [True] * len(order)
+    mixed = Vector([xs[1], 7.0])
+    assert mixed[0] is xs[1]
+    assert mixed[1].data == 7.0
+
+
+def test_indices_and_slices_are_views() -> None:
+    v = Vector(range(10))
+    assert len(v) == 10
+    assert v[3] is v[3]
+    assert v[-1] is v[9]
+    assert v[2:5].data == [2, 3, 4]
+    assert v[::-3].data == [9, 6, 3, 0]
+    assert v[::-3][1] is v[6]
+    assert v[::2][1:3].data == [2, 4]
+    kept = v[4]
+    (v[2:7] @ v[2:7]).backward()
+    assert kept.grad == 8
+    for index in (10, -11):
+        with pytest.raises(IndexError, match="Vector of 10"):
+            v[index]
+    with pytest.raises(ValueError, match="empty"):
+        v[3:3]
+
+
+@pytest.mark.parametrize("other", [[4.0, 5.0, 6.0], (4.0, 5.0, 6.0), Vector([4.0, 5.0, 6.0]), 4.0, np.float64(4), Value(4.0)])
+def test_operators_are_elementwise_on_either_side(other: Any) -> None:
+    v = Vector([1.0, 2.0, 3.0])
+    others = list(other) if isinstance(other, list | tuple) else other.data if isinstance(other, Vector) else [float(other)] * 3
+    assert (v + other).data == [a + b for a, b in zip(v.data, others, strict=True)]
+    assert (other + v).data == [a + b for a, b in zip(v.data, others, strict=True)]
+    assert (v - other).data == [a - b for a, b in zip(v.data, others, strict=True)]
+    assert (other - v).data == [b - a for a, b in zip(v.data, others, strict=True)]
+    assert (other * v).data == [a * b for a, b in zip(v.data, others, strict=True)]
+    assert (v * other).data == [a * b for a, b in zip(v.data, others, strict=True)]
+    assert (v / other).data == [a * b**-1 for a, b in zip(v.data, others, strict=True)]
+    assert (other / v).data == [a**-1 * b for a, b in zip(v.data, others, strict=True)]
+    assert (v**other).data == [a**b for a, b in zip(v.data, others, strict=True)]
+    assert (other**v).data == [b**a for a, b in zip(v.data, others, strict=True)]
+    assert (-v).data == [-1.0, -2.0, -3.0]
+
+
+def test_dot_sum_and_mean_are_one_node_or_two() -> None:
+    v, w = Vector([1.0, 2.0, 3.0]), Vector([4.0, 5.0, 6.0])
+    dot = v @ w
+    assert (dot.data, dot.op) == (32.0, "dot")
+    assert dot.children == (v[0], w[0], v[1], w[1], v[2], w[2])
+    assert dot.local_grads == (4.0, 1.0, 5.0, 2.0, 6.0, 3.0)
+    assert (v @ [4.0, 5.0, 6.0]).data == ([4.0, 5.0, 6.0] @ v).data == 32.0
+    assert (v.sum().data, v.sum().op, v.sum().children) == (6.0, "sum", tuple(v))
+    assert v.mean().data == 6.0 * 3**-1
+    reverse = v[::-1] @ w
+    assert (reverse.data, reverse.children[:3]) == (28.0, (v[2], w[0], v[1]))
+    assert v[::-1].sum().children == (v[2], v[1], v[0])
+
+
+def test_matrix_rows_are_vectors_of_its_leaves() -> None:
+    w = Matrix([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    assert w.shape == (2, 3)
+    assert len(w) == 2
+    assert w[1].data == w[-1].data == [4.0, 5.0, 6.0]
+    assert w[1][2] is w[1][2]
+    assert [row.data for row in w] == w.data
+    y = w @ [1.0, 0.5, 2.0]
+    assert y.data == [8.0, 18.5]
+    assert y[1].children[0] is w[1][0]
+    y[1].backward()
+    assert w.grad == [[0.0] * 3, [1.0, 0.5, 2.0]]
+    x = [Value(2.0), Value(1.0), Value(0.0)]
+    assert (w @ x[::-1]).data == [8.0, 17.0]
+    with pytest.raises(IndexError, match="2 rows"):
+        w[2]
+
+
+def test_data_and_grad_can_be_set() -> None:
+    w = Matrix([[1.0, 2.0], [3.0, 4.0]])
+    w.data = [[5, 6], [7, 8]]
+    w[1].data = [9, 10]
+    assert w.data == [[5.0, 6.0], [9.0, 10.0]]
+    w[0].grad = [1, 2]
+    assert w.grad == [[1.0, 2.0], [0.0, 0.0]]
+    for wrong in ([[1, 2]], [[1, 2], [3]], [[1, 2], [3, "a"]]):
+        with pytest.raises((ValueError, TypeError)):
+            w.data = wrong
+    assert w.data == [[5.0, 6.0], [9.0, 10.0]]
+    with pytest.raises(AttributeError, match="read-only"):
+        (w[0] * 2).data = [1, 2]
+    used = w @ [Value(1.0), Value(2.0)]
+    w.data = w.data
+    with pytest.raises(RuntimeError, match="`dot`"):
+        used[0].backward()
+
+
+def test_vectors_keep_their_nodes() -> None:
+    nodes = get_tape().nodes
+    v = microgpt.relu(Vector([1.0, -2.0]) * 3)
+    part = v[:1]
+    held = v[0]
+    del v
+    assert (part.data, held.data) == ([3.0], 3.0)
+    del part, held
+    assert get_tape().nodes == nodes
+
+
+def test_lists_of_values_do_wherever_a_vector_does() -> None:
+    xs = [Value(0.3), Value(-0.2), Value(0.9), Value(1.4)]
+    v = Vector(xs)
+    assert microgpt.exp(xs).data == microgpt.exp(v).data
+    assert microgpt.softmax(xs[::-1]).data == microgpt.softmax(v[::-1]).data
+    assert microgpt.rmsnorm(xs).data == microgpt.rmsnorm(v).data
+    assert microgpt.cross_entropy(xs, 2).data == microgpt.cross_entropy(v, 2).data
+    assert microgpt.attention(xs, [xs, xs], [xs, xs[::-1]], 2).data == microgpt.attention(v, [v, v], [v, v[::-1]], 2).data
+
+
+def test_numpy_leaves_operators_to_the_vector() -> None:
+    v = Vector([1.0, 2.0])
+    assert isinstance(np.float64(2) * v, Vector)
+    with pytest.raises(TypeError):
+        np.array([1.0, 2.0]) * v
+
+
+@pytest.mark.parametrize(
+    ("exception", "function", "words"),
+    [
+        (ValueError, lambda: Vector([]), "at least one"),
+        (TypeError, lambda: Vector(["a"]), "got str"),
+        (TypeError, lambda: Vector("ab"), "got str"),
+        (TypeError, lambda: Vector(3), ""),
+        (ValueError, lambda: Vector([1.0, 2.0]) + Vector([1.0, 2.0, 3.0]), "2 and 3"),
+        (ValueError, lambda: Vector([1.0, 2.0]) @ Vector([1.0, 2.0, 3.0]), "2 and 3"),
+        (TypeError, lambda: Vector([1.0]) + "a", ""),
+        (TypeError, lambda: Vector([1.0]) + ["a"], "got str"),
+        (TypeError, lambda: Vector([1.0]) @ 3.0, ""),
+        (TypeError, lambda: Vector([1.0])["a"], ""),
+        (ZeroDivisionError, lambda: Vector([1.0, 0.0]) ** -1, "0.0"),
+        (ZeroDivisionError, lambda: 1 / Vector([1.0, 0.0]), "0.0"),
+        (ZeroDivisionError, lambda: Vector([1.0]) / 0, "zero"),
+        (ValueError, lambda: microgpt.log(Vector([1.0, -1.0])), "-1.0"),
+        (OverflowError, lambda: microgpt.exp(Vector([1.0, 800.0])), "800.0"),
+        (ValueError, lambda: Matrix([]), "at least one"),
+        (ValueError, lambda: Matrix([[]]), "at least one"),
+        (ValueError, lambda: Matrix([[1.0], [1.0, 2.0]]), "1 in row 0 and 2 in row 1"),
+        (TypeError, lambda: Matrix([["a"]]), "got str"),
+        (TypeError, lambda: Matrix([1.0]), ""),
+        (ValueError, lambda: Matrix([[1.0, 2.0]]) @ Vector([1.0]), "2, got 1"),
+        (TypeError, lambda: Matrix([[1.0, 2.0]]) @ 3.0, ""),
+        (IndexError, lambda: microgpt.cross_entropy([1.0, 2.0], 2), "got 2"),
+        (IndexError, lambda: microgpt.cross_entropy([1.0, 2.0], -1), "got -1"),
+        (ValueError, lambda: microgpt.cross_entropy([0.0, 1000.0], 0), "log needs data > 0"),
+        (ValueError, lambda: microgpt.attention([1.0, 2.0], [], [], 1), "at least one"),
+        (ValueError, lambda: microgpt.attention([1.0, 2.0], [[1.0, 2.0]], [], 1), "1 and 0"),
+        (ValueError, lambda: microgpt.attention([1.0, 2.0], [[1.0]], [[1.0, 2.0]], 1), "got 1"),
+        (ValueError, lambda: microgpt.attention([1.0, 2.0, 3.0], [[1.0] * 3], [[1.0] * 3], 2), "divide 3"),
+        (ValueError, lambda: microgpt.attention([1.0, 2.0], [[1.0] * 2], [[1.0] * 2], 0), "got 0"),
+    ],
+)
+def test_wrong_input_gets_a_sentence_and_leaves_no_node(
+    exception: type[Exception], function: Callable[[], Any], words: str, refusal: Refusal
+) -> None:
+    assert words in refusal(exception, function)
