@@ -1,0 +1,220 @@
+"""Whole training runs: losses, parameters and samples equal the twin's and the golden run's to the last bit."""
+
+from __future__ import annotations
+
+import gc
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import microgpt
+from microgpt import GPT, Adam, CharTokenizer, GPTConfig, Matrix, Value, Vector, data, reference, sample
+
+HERE = Path(__file__).parent
+MAKEMORE = HERE.parent.parent / "shared" / "data" / "makemore_names.txt"
+GREEK = ["αβγ", "δ", "ααβ βγ", "γδδδδδδδδδδδδδδ", "🙂β", "é", "ba", "ab"]
+
+
+def train(
+    documents: Sequence[str], *, steps: int, seed: int = 42, temperature: float = 0.5, samples: int = 20, **sizes: int
+) -> tuple[GPT, list[float], list[str]]:
+    """Reference.train, written with the public interface of the engine."""
+    rng = random.Random(seed)
+    documents = list(documents)
+    rng.shuffle(documents)
+    tokenizer = CharTokenizer(documents)
+    model = GPT(GPTConfig(tokenizer.vocab_size, **sizes), rng)
+    optimizer = Adam(model.parameters())
+    losses = []
+    for step in range(steps):
+        loss = model.loss(tokenizer.encode(documents[step % len(documents)]))
+        loss.backward()
+        optimizer.step(0.01 * (1 - step / steps))
+        losses.append(loss.data)
+    return model, losses, [sample(model, tokenizer, rng, temperature=temperature) for _ in range(samples)]
+
+
+def bits(numbers: Sequence[float]) -> list[str]:
+    return [x.hex() for x in numbers]
+
+
+CONFIGURATIONS: list[dict[str, Any]] = [
+    {"steps": 25},
+    {"steps": 15, "n_layer": 2, "seed": 7},
+    {"steps": 9, "n_layer": 3, "n_embd": 12, "n_head": 3, "seed": 1},
+    {"steps": 25, "n_embd": 7, "n_head": 1},
+    {"steps": 25, "n_embd": 5, "n_head": 5, "block_size": 3},
+    {"steps": 10, "n_embd": 30, "n_head": 2, "block_size": 9, "temperature": 1.3},
+    {"steps": 30, "n_embd": 1, "n_head": 1, "block_size": 1, "seed": 0},
+]
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """The cyclic collector takes more than half of the twin's time and finds nothing."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("documents", [data.load_names()[:2000], GREEK], ids=["names", "unicode"])
+@pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=str)
+def test_training_equals_reference(documents: list[str], configuration: dict[str, Any]) -> None:
+    model, losses, samples = train(documents, samples=3, **configuration)
+    twin = reference.train(documents, samples=3, **configuration)
+    assert bits(losses) == bits(twin.losses)
+    assert bits([p.data for p in model.parameters()]) == bits([p.data for p in twin.model.parameters()])
+    assert samples == twin.samples
+
+
+@pytest.mark.skipif(not MAKEMORE.exists(), reason=f"the names of microgpt.py are not at {MAKEMORE}; they are not ours to ship")
+def test_golden_run() -> None:
+    golden = json.loads((HERE / "golden_seed42.json").read_text())
+    documents = data.load_file(MAKEMORE)
+    assert len(documents) == golden["documents"]
+    rng = random.Random(42)
+    rng.shuffle(documents)
+    fresh = GPT(GPTConfig(golden["vocab_size"]), rng)
+    assert bits([p.data for p in fresh.parameters()]) == golden["initial_parameters_hex"]
+    model, losses, samples = train(data.load_file(MAKEMORE), steps=1000)
+    assert bits(losses) == golden["loss_hex"]
+    assert bits([p.data for p in model.parameters()]) == golden["final_parameters_hex"]
+    assert samples == golden["samples"]
+    assert f"{losses[-1]:.4f}" == "2.6497"
+
+
+def test_adam_equals_reference_on_wild_gradients() -> None:
+    """Gradients of every magnitude, zeros, and both kinds of parameter storage: one run, and scattered leaves."""
+    rng = random.Random(3)
+    n = 500
+    start = [rng.gauss(0, 1) for _ in range(n)]
+    for order in (list(range(n)), rng.sample(range(n), n)):
+        ours, theirs = [Value(x) for x in start], [reference.Value(x) for x in start]
+        ours, theirs = [ours[i] for i in order], [theirs[i] for i in order]
+        optimizer, twin = Adam(ours), reference.Adam(theirs)
+        for step in range(30):
+            for p, q in zip(ours, theirs, strict=True):
+                p.grad = q.grad = rng.choice([0.0, rng.gauss(0, 1), rng.gauss(0, 1) * 10 ** rng.uniform(-200, 150)])
+            optimizer.step(0.1 / (step + 1))
+            twin.step(0.1 / (step + 1))
+            assert bits([p.data for p in ours]) == bits([p.data for p in theirs])
+        assert bits(optimizer.m) == bits(twin.m)
+        assert bits(optimizer.v) == bits(twin.v)
+        assert all(p.grad == 0 for p in ours)
+
+
+def test_adam_takes_any_mixture_of_leaves() -> None:
+    w, v, x = Matrix([[1.0, 2.0]]), Vector([3.0]), Value(4.0)
+    optimizer = Adam([w, v, x], learning_rate=0.5)
+    ((w @ [x, v[0]])[0] * x).backward()
+    optimizer.step()
+    assert w.data == [[pytest.approx(0.5), pytest.approx(1.5)]]
+    assert (v.data, x.data) == ([pytest.approx(2.5)], pytest.approx(3.5))
+    x.grad = 3
+    optimizer.zero_grad()
+    assert x.grad == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Adam([]), "at least one"),
+        (lambda: Adam([Value(1.0) * 2]), "computed"),
+        (lambda: Adam([1.0]), "got float"),
+        (lambda: Adam([Value(1.0)], betas=(1.0, 0.99)), "below 1"),
+        (lambda: Adam([Value(1.0)], eps=0.0), "above 0"),
+    ],
+)
+def test_adam_refuses(make: Any, words: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=words):
+        make()
+
+
+def test_adam_step_that_overflows_changes_nothing() -> None:
+    p = [Value(1.0) for _ in range(100)]
+    optimizer = Adam(p)
+    for v in p:
+        v.grad = 1.0
+    p[90].grad = 1e200
+    with pytest.raises(OverflowError, match="parameter 90"):
+        optimizer.step()
+    assert [v.data for v in p] == [1.0] * 100
+    assert list(optimizer.m) == [0.0] * 100
+    assert optimizer.steps == 0
+    assert p[0].grad == 1.0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "error", "words"),
+    [
+        ({"vocab_size": 0}, ValueError, "vocab_size must be at least 1, got 0"),
+        ({"vocab_size": 3, "n_embd": 10, "n_head": 3}, ValueError, "n_head must divide n_embd"),
+        ({"vocab_size": 3, "n_layer": -1}, ValueError, "n_layer must be at least 1"),
+        ({"vocab_size": 3, "n_embd": 16.0}, TypeError, "n_embd must be a whole number, got 16.0"),
+        ({"vocab_size": 3, "n_embd": 100_000}, ValueError, "at most 100,000,000 parameters"),
+    ],
+)
+def test_config_refuses(sizes: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        GPTConfig(**sizes)
+
+
+def test_model_refuses_what_it_does_not_have() -> None:
+    model = GPT(GPTConfig(5, n_embd=4, n_head=2, block_size=3), random.Random(0))
+    with pytest.raises(IndexError, match="row 5"):
+        model.logits(5, 0, model.new_cache())
+    with pytest.raises(IndexError, match="row 3"):
+        model.logits(0, 3, model.new_cache())
+    with pytest.raises(ValueError, match="two tokens"):
+        model.loss([1])
+    with pytest.raises(IndexError, match="got 7"):
+        model.loss([1, 7])
+
+
+def test_state_dict_has_the_names_and_order_of_microgpt() -> None:
+    model = GPT(GPTConfig(5, n_layer=2, n_embd=4, n_head=2, block_size=3), random.Random(0))
+    layer = ["attn_wq", "attn_wk", "attn_wv", "attn_wo", "mlp_fc1", "mlp_fc2"]
+    state = model.state_dict()
+    assert list(state) == ["wte", "wpe", "lm_head", *[f"layer{i}.{name}" for i in range(2) for name in layer]]
+    assert {name: matrix.shape for name, matrix in state.items()} == model.config.shapes
+    assert [p.data for p in model.parameters()] == [x for m in state.values() for row in m.data for x in row]
+    assert len(model.parameters()) == model.config.n_parameters
+
+
+def test_tokenizer_goes_there_and_back() -> None:
+    tokenizer = CharTokenizer(["ba", "ac"])
+    assert (tokenizer.characters, tokenizer.vocab_size, tokenizer.bos) == ("abc", 4, 3)
+    assert tokenizer.encode("cab") == [3, 2, 0, 1, 3]
+    assert tokenizer.decode([3, 2, 0, 1, 3]) == "cab"
+    with pytest.raises(ValueError, match=r"'z'.*'abc'"):
+        tokenizer.encode("az")
+    with pytest.raises(ValueError, match="0 to 3, got 9"):
+        tokenizer.decode([9])
+    with pytest.raises(ValueError, match="at least one character"):
+        CharTokenizer(["", ""])
+
+
+def test_sampler_refuses() -> None:
+    model = GPT(GPTConfig(4, n_embd=4, n_head=2), random.Random(0))
+    tokenizer = CharTokenizer(["abc"])
+    for temperature in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="temperature"):
+            sample(model, tokenizer, random.Random(0), temperature=temperature)
+    with pytest.raises(ValueError, match="4 tokens, the tokenizer 3"):
+        sample(model, CharTokenizer(["ab"]), random.Random(0))
+
+
+def test_training_step_leaves_the_tape_as_it_was() -> None:
+    model = GPT(GPTConfig(5, n_embd=4, n_head=2), random.Random(0))
+    nodes = microgpt._tape.get_tape().nodes
+    size = 0
+    for step in range(50):
+        model.loss([1, 2, 3, 4, 1]).backward()
+        assert microgpt._tape.get_tape().nodes == nodes
+        size = size or microgpt._tape.get_tape().nbytes
+        assert step == 0 or microgpt._tape.get_tape().nbytes == size
