@@ -22,8 +22,8 @@ import microgpt
 from microgpt import data, reference
 
 STEPS = 1000  # of the run whose first steps are measured; sets the learning rate
-ENGINE_STEPS = 50  # per round
-TWIN_STEPS = 2  # per round
+ROUND = 2  # steps per round: the same documents for each runner
+WARM_UP = 30  # steps of another model before the engine's, which would start with the twin's memory in the caches
 
 
 class Times(NamedTuple):
@@ -111,7 +111,7 @@ def report(engine: Runner, twins: Sequence[Runner], controls: Sequence[float]) -
             times = [1000 * getattr(t, part) for t in runner.times]
             print(f"{runner.name if part == 'total' else '    ' + part:24}{spread(times)}")
     for twin in twins:
-        ratios = [slow.total / fast.total for slow, fast in zip(twin.times, engine.times, strict=False)]
+        ratios = [slow.total / fast.total for slow, fast in zip(twin.times, engine.times, strict=True)]
         print(f"{twin.name} / engine, same document: {spread(ratios)} times, {len(ratios)} steps")
 
 
@@ -126,19 +126,19 @@ def cpu() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure a training step of the engine beside the pure-Python twin.")
-    parser.add_argument("--rounds", type=int, default=15, choices=range(2, 21), metavar="N", help="2 to 20 (default: 15)")
+    parser.add_argument("--rounds", type=int, default=15, choices=range(2, 31), metavar="N", help="2 to 30 (default: 15)")
     rounds = parser.parse_args().rounds
     warm_up = build()[0]
-    warm_up.run(ENGINE_STEPS)
     engine, *twins = build()
     controls = []
     for _ in range(rounds):
         controls.append(control())
-        engine.run(ENGINE_STEPS)
+        warm_up.run(WARM_UP)
+        engine.run(ROUND)
         for twin in twins:
-            twin.run(TWIN_STEPS)
+            twin.run(ROUND)
     for twin in twins:
-        assert twin.losses == engine.losses[: len(twin.losses)], "the engines disagree"
+        assert twin.losses == engine.losses, "the engines disagree"
     report(engine, twins, controls)
 
 

@@ -15,6 +15,10 @@ if sys.implementation.name == "cpython":
         import pkgutil
 
         __path__ = pkgutil.extend_path(__path__, __name__)
+        try:
+            from microgpt import _tape as _tape
+        except ImportError:
+            raise ImportError("the compiled engine of microgpt is not installed: run `pip install .` first") from None
 
     from microgpt._functions import (
         attention,

@@ -11,7 +11,7 @@ from microgpt._value import Value
 from microgpt._vector import Matrix, Vector
 
 INITIAL_STD = 0.08  # standard deviation of the initial weights, as in microgpt.py
-MAX_PARAMETERS = 100_000_000  # about 6 GB with gradients and Adam's moments
+MAX_PARAMETERS = 100_000_000  # some 15 GB with gradients, Adam's moments and a handle each
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class GPTConfig:
 
     def __post_init__(self) -> None:
         for name, size in vars(self).items():
-            if not isinstance(size, int):
+            if isinstance(size, bool) or not hasattr(size, "__index__"):
                 raise TypeError(f"{name} must be a whole number, got {size!r}")
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
@@ -113,6 +113,8 @@ class GPT:
         Shape: [vocab_size].
         Errors: IndexError for a token or position that the model does not have.
         """
+        if token < 0 or position < 0:
+            raise IndexError(f"token and position must be at least 0, got {token} and {position}")
         n_head = self.config.n_head
         x = rmsnorm(self.wte[token] + self.wpe[position])
         for layer, (keys, values) in zip(self.layers, cache, strict=True):

@@ -30,14 +30,17 @@ class Adam:
         leaves = [value for parameter in parameters for value in values_of(parameter)]
         if not leaves:
             raise ValueError("Adam needs at least one parameter")
-        if not all(0 <= beta < 1 for beta in betas):
+        if len(betas) != 2:
+            raise ValueError(f"betas must be two numbers, got {betas}")
+        beta1, beta2 = betas
+        if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
             raise ValueError(f"betas must be at least 0 and below 1, got {betas}")
         if not 0 < eps < math.inf:
             raise ValueError(f"eps must be above 0 and finite, got {eps}")
         self.parameters = Vector(leaves)
         check_leaves(self.parameters)
-        self.learning_rate = learning_rate
-        self.betas = betas
+        self.learning_rate = checked_rate(learning_rate)
+        self.betas = beta1, beta2
         self.eps = eps
         self.m = array("d", bytes(8 * len(leaves)))
         self.v = array("d", bytes(8 * len(leaves)))
@@ -49,7 +52,7 @@ class Adam:
         `learning_rate` replaces the one given at the start, for this step.
         Errors: OverflowError if the square of a gradient is too large for a float; nothing has changed then.
         """
-        rate = self.learning_rate if learning_rate is None else learning_rate
+        rate = checked_rate(self.learning_rate if learning_rate is None else learning_rate)
         beta1, beta2 = self.betas
         step = self.steps + 1
         adam_step(self.parameters, self.m, self.v, rate, beta1, beta2, self.eps, 1 - beta1**step, 1 - beta2**step)
@@ -58,6 +61,13 @@ class Adam:
     def zero_grad(self) -> None:
         """Set the gradient of every parameter to 0, as `step` also does."""
         self.parameters.grad = [0.0] * len(self.parameters)
+
+
+def checked_rate(learning_rate: float) -> float:
+    """Return `learning_rate`. ValueError unless it is finite and at least 0."""
+    if not 0 <= learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be finite and at least 0, got {learning_rate}")
+    return learning_rate
 
 
 def values_of(parameter: Value | Vector | Matrix) -> list[Value]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 
 class CharTokenizer:
@@ -34,8 +34,9 @@ class CharTokenizer:
         except KeyError as error:
             raise ValueError(f"character {error} is not in the vocabulary {self.characters!r}") from None
 
-    def decode(self, tokens: Sequence[int]) -> str:
+    def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of `tokens`, BOS left out. ValueError names an id outside the vocabulary."""
+        tokens = list(tokens)
         for token in tokens:
             if not 0 <= token <= self.bos:
                 raise ValueError(f"token ids are 0 to {self.bos}, got {token}")

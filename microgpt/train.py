@@ -6,6 +6,7 @@ Standard output carries the results only, the same bytes in every run. Progress,
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import NoReturn, TextIO
 
 from tqdm import tqdm
@@ -25,6 +26,7 @@ from microgpt.sampler import MIN_TEMPERATURE, sample
 from microgpt.tokenizer import CharTokenizer
 
 REPORT_EVERY = 100  # steps between two lines of loss
+REMEDY = "try a lower --learning-rate"
 MAX_COUNT = 2**31 - 1  # of steps, samples and sizes
 
 
@@ -33,7 +35,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print `message` in one line and exit with status 2."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
 
 
 def whole_number(low: int, high: int = MAX_COUNT) -> Callable[[str], int]:
@@ -77,31 +79,26 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="python -m microgpt.train",
         description="Train a GPT on documents, one per line, and print new ones.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
+    default = " (default: %(default)s)"
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--data", metavar="FILE", help="train on FILE, UTF-8 text, a document per line, instead of a dataset")
-    source.add_argument(
-        "--dataset",
-        choices=("names", "makemore"),
-        default="names",
-        help="names: 32,868 given names inside the package; makemore: the 32,033 of microgpt.py, downloaded once",
-    )
+    datasets = "names: 32,868 given names inside the package; makemore: the 32,033 of microgpt.py, downloaded once"
+    source.add_argument("--dataset", choices=("names", "makemore"), default="names", help=datasets + default)
     size = whole_number(1)
-    parser.add_argument("--steps", type=size, default=1000, help="training steps, one document each")
-    parser.add_argument("--seed", type=whole_number(0, 2**64 - 1), default=42, help="seed of shuffle, weights and samples")
-    parser.add_argument("--n-layer", type=size, default=1, help="transformer blocks")
-    parser.add_argument("--n-embd", type=size, default=16, help="width of the model")
-    parser.add_argument("--n-head", type=size, default=4, help="attention heads, a divisor of n-embd")
-    parser.add_argument("--block-size", type=size, default=16, help="longest context in tokens")
-    parser.add_argument(
-        "--learning-rate", type=real_number(0, exclusive=True), default=0.01, help="of the first step; it falls linearly to 0"
-    )
-    parser.add_argument(
-        "--temperature", type=real_number(MIN_TEMPERATURE), default=0.5, help="of the samples; below 1 is more cautious"
-    )
-    parser.add_argument("--samples", type=whole_number(0), default=20, help="documents to print at the end")
+    seed = whole_number(0, 2**64 - 1)
+    rate = real_number(0, exclusive=True)
+    parser.add_argument("--steps", type=size, default=1000, help="training steps, one document each" + default)
+    parser.add_argument("--seed", type=seed, default=42, help="seed of shuffle, weights and samples" + default)
+    parser.add_argument("--n-layer", type=size, default=1, help="transformer blocks" + default)
+    parser.add_argument("--n-embd", type=size, default=16, help="width of the model" + default)
+    parser.add_argument("--n-head", type=size, default=4, help="attention heads, a divisor of n-embd" + default)
+    parser.add_argument("--block-size", type=size, default=16, help="longest context in tokens" + default)
+    parser.add_argument("--learning-rate", type=rate, default=0.01, help="of step 1; it falls linearly to 0" + default)
+    temperature = real_number(MIN_TEMPERATURE)
+    parser.add_argument("--temperature", type=temperature, default=0.5, help="of the samples; below 1 is more cautious" + default)
+    parser.add_argument("--samples", type=whole_number(0), default=20, help="documents to print at the end" + default)
     parser.add_argument("--log", metavar="FILE", help="write a JSON line per step: step, loss, learning_rate, positions")
     parser.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
     return parser
@@ -139,11 +136,21 @@ def train(args: argparse.Namespace) -> None:
     trained = time.perf_counter()
     print("--- inference ---")
     for i in range(args.samples):
-        print(f"sample {i + 1:2d}: {sample(model, tokenizer, rng, temperature=args.temperature)}")
+        try:
+            text = sample(model, tokenizer, rng, temperature=args.temperature)
+        except (ArithmeticError, ValueError) as error:
+            raise ValueError(f"training diverged, there is nothing to sample from ({error}): {REMEDY}") from error
+        print(f"sample {i + 1:2d}: {text}")
     if not args.quiet:
         seconds = time.perf_counter() - started
         rest = time.perf_counter() - trained
-        print(f"{seconds:.2f} s in all, {rest:.2f} s of it for {args.samples} samples", file=sys.stderr)
+        tell(f"{seconds:.2f} s in all, {rest:.2f} s of it for {args.samples} samples")
+
+
+def tell(message: str) -> None:
+    """Print a line for people to standard error. That nobody can read it is no reason to lose the results."""
+    with suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
 
 
 def open_log(args: argparse.Namespace) -> TextIO:
@@ -157,7 +164,7 @@ def warn_of_long(documents: Sequence[str], block_size: int) -> None:
     """Say how many documents are cut: those with more predictions than block_size, the closing BOS included."""
     cut = sum(len(document) + 1 > block_size for document in documents)
     if cut:
-        print(f"warning: {cut} of {len(documents)} documents are cut, block size {block_size} is too short", file=sys.stderr)
+        tell(f"warning: {cut} of {len(documents)} documents are cut, block size {block_size} is too short")
 
 
 def fit(model: GPT, tokenizer: CharTokenizer, documents: Sequence[str], args: argparse.Namespace, log: TextIO | None) -> None:
@@ -172,7 +179,7 @@ def fit(model: GPT, tokenizer: CharTokenizer, documents: Sequence[str], args: ar
             try:
                 loss = step(model, optimizer, tokens, learning_rate)
             except (ArithmeticError, ValueError) as error:
-                raise ValueError(f"training diverged in step {s + 1}: {error}; try a lower --learning-rate") from error
+                raise ValueError(f"training diverged in step {s + 1} ({error}): {REMEDY}") from error
             if log is not None:
                 positions = min(model.config.block_size, len(tokens) - 1)
                 line = {"step": s + 1, "loss": loss, "learning_rate": learning_rate, "positions": positions}
@@ -184,7 +191,7 @@ def fit(model: GPT, tokenizer: CharTokenizer, documents: Sequence[str], args: ar
             bar.update()
     if not args.quiet:
         seconds = time.perf_counter() - started
-        print(f"trained {args.steps} steps in {seconds:.2f} s, {args.steps / seconds:.0f} steps/s", file=sys.stderr)
+        tell(f"trained {args.steps} steps in {seconds:.2f} s, {args.steps / seconds:.0f} steps/s")
 
 
 def step(model: GPT, optimizer: Adam, tokens: Sequence[int], learning_rate: float) -> float:
@@ -197,14 +204,26 @@ def step(model: GPT, optimizer: Adam, tokens: Sequence[int], learning_rate: floa
     return loss.data
 
 
+def prepare_streams() -> None:
+    """Let standard output be UTF-8 wherever it goes, so that it is the same bytes; a closed stream swallows what it gets."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit status: 0, 2 for what the user can mend, 130 after an interrupt."""
+    """Run the command line. Returns the exit status: 0, 1 if the reader of standard output went away, 130 after an interrupt.
+
+    What the user can mend ends in one line on standard error and exit status 2.
+    """
     parser = build_parser()
+    prepare_streams()
     try:
         train(parser.parse_args(argv))
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        tell("interrupted")
         return 130
     except BrokenPipeError:
         # The reader of standard output is gone; keep the interpreter from writing to it again at exit.

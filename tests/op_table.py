@@ -26,8 +26,7 @@ class Row:
 
 UNARY = [(-2.5,), (-0.3,), (0.4,), (1.0,), (3.7,)]
 POSITIVE = [(1e-3,), (0.4,), (1.0,), (2.0,), (37.5,)]
-PAIRS = [(1.5, 2.5), (0.3, -0.7), (4.0, 0.25)]
-POSITIVE_PAIRS = [(1.5, 2.5), (0.3, -0.7), (4.0, 0.25)]
+PAIRS = [(1.5, 2.5), (0.3, -0.7), (4.0, 0.25)]  # the first above 0: it may be the base of a power
 LISTS = [(0.5,), (1.0, 2.0, 3.0), (0.1, -0.2, 0.3, -0.4, 0.5, 0.6, -0.7, 0.8, 0.9, -1.0)]
 
 
@@ -241,7 +240,7 @@ ROWS = [
         "pow",
         "pow",
         lambda e, v: v[0] ** v[1],
-        POSITIVE_PAIRS,
+        PAIRS,
         lambda x, y: x**y,
         lambda x, y: [y * x ** (y - 1), x**y * math.log(x)],
         [

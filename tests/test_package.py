@@ -38,10 +38,9 @@ def test_import_pulls_in_the_standard_library_only(tmp_path: Path) -> None:
     assert foreign == {"microgpt"}
 
 
-def test_public_names_are_there_and_in_order() -> None:
+def test_public_names_are_there_and_the_twin_has_them() -> None:
     assert all(hasattr(microgpt, name) for name in microgpt.__all__)
     assert all(hasattr(reference, name) for name in reference.__all__)
-    assert sorted(microgpt.__all__) == sorted(set(microgpt.__all__))
     shared = set(microgpt.__all__) - {"CharTokenizer", "GPTConfig", "Matrix", "Vector"}
     assert shared <= set(reference.__all__)
 
@@ -76,9 +75,10 @@ def test_version_is_that_of_the_distribution() -> None:
 
 def test_every_public_function_has_a_docstring() -> None:
     for name in microgpt.__all__:
-        doc = getattr(microgpt, name).__doc__
-        assert doc
-        assert doc.strip().splitlines()[-1]
+        lines = getattr(microgpt, name).__doc__.strip().splitlines()
+        # A compiled function shows its signature first.
+        sentence = lines[1] if re.match(rf"{name}\(.*\)", lines[0]) else lines[0]
+        assert sentence.strip().endswith((".", ":")), name
 
 
 def test_readme_examples_print_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:

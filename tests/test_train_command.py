@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 
 import pytest
 
 from microgpt import data, reference, train
+
+pty = pytest.importorskip("pty", reason="terminals and signals as on Unix")
+fcntl = pytest.importorskip("fcntl")
+termios = pytest.importorskip("termios")
 
 
 def run(*arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -128,7 +129,10 @@ def test_wrong_flag_is_refused_in_one_line(flag: str, value: str, capsys: pytest
         (["--data", "good.txt", "--log", "good.txt"], "the same file"),
         (["--data", "good.txt", "--dataset", "makemore"], "not allowed with"),
         (["--learning-rate", "1e308"], "lower --learning-rate"),
+        (["--learning-rate", "1e308", "--steps", "1"], "lower --learning-rate"),
         (["extra"], "unrecognized arguments: extra"),
+        (["two\nlines"], "two lines"),
+        (["--data", "two\nlines"], "two lines: No such file"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(arguments: list[str], words: str, tmp_path: Path) -> None:
@@ -160,10 +164,15 @@ def test_a_run_that_cannot_start_keeps_the_old_log(tmp_path: Path) -> None:
     assert log.read_text() == "precious\n"
 
 
+def heed_interrupts() -> None:
+    """A shell starts its background jobs, and so all that they start, with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupt_ends_in_one_line(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     command = [sys.executable, "-m", "microgpt.train", "--steps", "1000000", "--log", str(log)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
     while not (log.exists() and log.stat().st_size > 1000):
         time.sleep(0.05)
         assert process.poll() is None
@@ -179,6 +188,27 @@ def test_closed_pipe_is_no_traceback() -> None:
     )
     assert result.stdout == "num docs: 32868\n"
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
+def test_output_is_utf_8_whatever_the_locale(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("日本語\nçà\n本日\n", encoding="utf-8")
+    command = [sys.executable, "-m", "microgpt.train", "--data", "text.txt", "--steps", "20"]
+    outputs = set()
+    for name in (encoding, "utf-8"):
+        env = {**os.environ, "PYTHONIOENCODING": name}
+        outputs.add(subprocess.run(command, capture_output=True, cwd=tmp_path, env=env, check=True).stdout)
+    assert len(outputs) == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "2>/dev/full"])
+def test_closed_streams_are_no_traceback(closed: str, text: str) -> None:
+    command = f"{sys.executable} -m microgpt.train --data {text} --steps 5 {closed}"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0
+    assert "Traceback" not in result.stderr
+    if closed.startswith("2"):
+        assert len(result.stdout.splitlines()) == 25
 
 
 def test_bar_on_a_terminal(text: str) -> None:

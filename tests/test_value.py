@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from op_table import Engine
 
 import microgpt
-from microgpt import Value, Vector
+from microgpt import Matrix, Value, Vector
 from microgpt._tape import get_tape
 
 Refusal = Callable[[type[Exception], Callable[[], Any]], str]
@@ -169,6 +170,18 @@ def test_leaf_changed_after_use_is_refused(use: Callable[[Value, Value], Value])
     again = use(x, y)
     again.backward()
     assert root.data != again.data
+    over = root * 1.0 + again  # the refused search left no mark behind
+    with pytest.raises(RuntimeError, match="changed after"):
+        over.backward()
+
+
+def test_local_grads_of_a_changed_leaf_are_refused_too() -> None:
+    x = Value(2.0)
+    y = x * x
+    assert y.local_grads == (2.0, 2.0)
+    x.data = 9.0
+    with pytest.raises(RuntimeError, match="changed after"):
+        _ = y.local_grads
 
 
 def test_leaf_changed_where_no_partial_needs_it_is_fine() -> None:
@@ -299,6 +312,66 @@ def test_messages_say_what_was_given_and_what_is_allowed(refusal: Refusal) -> No
     assert "fractional exponent 0.5, got -2.0" in refusal(ValueError, lambda: Value(-2.0) ** 0.5)
     assert refusal(TypeError, lambda: Value("a")) == "Value needs a number, got str"
     assert "'str'" in refusal(TypeError, lambda: Value(1.0) + "a")
+
+
+def test_subclass_that_forgets_to_make_itself_is_told(refusal: Refusal) -> None:
+    class Forgetful(Value):
+        def __init__(self, data: float) -> None:
+            self.label = data
+
+    x, y = Forgetful(1.0), Value(2.0)
+    in_expressions = [lambda: x + 1, lambda: y * x, lambda: x.exp(), lambda: Vector([x]), lambda: Vector([y]) * x]
+    made_into = [lambda: Value(1.0, [x], [1.0]), lambda: float(x), lambda: repr(x), lambda: x.backward(), lambda: x.children]
+    looked_at = [lambda: x.data, lambda: setattr(x, "data", 1.0), lambda: setattr(x, "grad", 1.0)]
+    for use in in_expressions + made_into + looked_at:
+        assert "this Forgetful was never made" in refusal(RuntimeError, use)
+    assert "never made" in refusal(RuntimeError, lambda: Vector.__new__(Vector) + 1)
+    assert "never made" in refusal(RuntimeError, lambda: Vector.__new__(Vector).sum())
+    assert Matrix.__new__(Matrix).shape == (0, 0)
+
+
+def test_a_value_on_its_way_out_is_not_handed_out_again() -> None:
+    class Watched(Value):
+        pass
+
+    x = Watched(2.0)
+    y = x * 3
+    got: list[Value] = []
+    watch = weakref.ref(x, lambda _: got.append(y.children[0]))
+    del x
+    assert watch() is None
+    y.backward()
+    assert [(v.data, v.grad) for v in got] == [(2.0, 3.0)]
+
+
+def test_init_called_from_within_init_is_refused() -> None:
+    value, vector = Value.__new__(Value), Vector.__new__(Vector)
+
+    class Sly:
+        def __init__(self, action: Callable[[], None]) -> None:
+            self.action = action
+
+        def __iter__(self) -> Any:
+            self.action()
+            return iter([Value(1.0)])
+
+    with pytest.raises(TypeError, match="made once"):
+        value.__init__(2.0, Sly(lambda: value.__init__(1.0)), [1.0])
+    with pytest.raises(TypeError, match="made once"):
+        vector.__init__(Sly(lambda: vector.__init__([1.0, 2.0])))
+    assert (value.data, vector.data) == (1.0, [1.0, 2.0])
+
+
+def test_many_handles_of_one_node_die_in_any_order() -> None:
+    """In time that grows with their number, not with its square."""
+    w = Matrix([[1.0, 2.0]])
+    rows = [w[0] for _ in range(200_000)]
+    for i in range(0, len(rows), 2):
+        rows[i] = None
+    rows.reverse()
+    while rows:
+        rows.pop()
+    assert w[0].data == [1.0, 2.0]
 
 
 def test_subclass_of_value_works() -> None:

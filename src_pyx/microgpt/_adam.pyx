@@ -3,8 +3,7 @@
 from cpython cimport array
 from libc.stdint cimport uint32_t, uint64_t
 
-from microgpt._ops cimport LEAF
-from microgpt._tape cimport tape
+from microgpt._tape cimport LEAF, tape
 from microgpt._vector cimport Operands, Vector, at, elements
 
 cdef extern from "kernels.h" nogil:
@@ -26,19 +25,24 @@ def adam_step(Vector parameters, array.array m, array.array v, double learning_r
     """Move every parameter against its gradient and set the gradient to 0.
 
     `m`, `v`: the running means of gradient and squared gradient, changed in place. `correction1`, `correction2`: 1 - beta**step.
-    Errors: OverflowError if the square of a gradient is too large for a float; nothing has changed then.
+    Errors: OverflowError if the square of a gradient is too large for a float; ValueError unless `m` and `v` hold a double for
+    each parameter. Nothing has changed then.
     """
     cdef Operands x = elements(parameters, 0)
     cdef uint32_t n = parameters.n
     cdef uint32_t i = 0
     cdef uint32_t length, k
-    cdef uint64_t stamp = tape.stamp()
+    cdef uint64_t stamp
+    for moments in (m, v):
+        if moments.typecode != "d" or <size_t>len(moments) != n:
+            raise ValueError(f"m and v need {n} doubles, got {len(moments)} of typecode {moments.typecode!r}")
     while i < n:
         length = run_length(x, i, n)
         k = <uint32_t>find_huge(&tape.grad[at(x, i)], length)
         if k < length:
             raise OverflowError(f"the square of a gradient is too large: parameter {i + k}, {tape.grad[at(x, i + k)]!r}")
         i += length
+    stamp = tape.stamp()
     i = 0
     while i < n:
         length = run_length(x, i, n)

@@ -7,11 +7,10 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.math cimport pow
 from libc.stdint cimport uint32_t
 
-from microgpt._ops cimport (
-    ADD_CONSTANT, COS, EXP, LOG, MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL, MUL_CONSTANT, POW_CONSTANT, RELU,
-    SIGMOID, SIN, SQRT, TANH
+from microgpt._tape cimport (
+    ADD_CONSTANT, BLOCK_END, COS, EXP, LOG, MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL, MUL_CONSTANT,
+    POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, TANH, reserve, reserve_listed, tape
 )
-from microgpt._tape cimport BLOCK_END, reserve, reserve_listed, tape
 from microgpt._value cimport Value, as_number, binary, constant
 from microgpt._vector cimport (
     Operands, Vector, apply, as_vector, at, elements, put_constant_run, put_dot, put_pair_run, put_sum, put_unary_run, run, same,
@@ -130,32 +129,29 @@ def rmsnorm(x):
     return result
 
 
-def cross_entropy(logits, target):
+def cross_entropy(logits, Py_ssize_t target):
     """Return -log softmax(logits)[target], in nats. Only the nodes that the result needs are made.
 
     Shape: [n], 0 <= target < n -> scalar.
-    Errors: IndexError for a target outside; ValueError where the probability underflows to 0, as log raises it.
+    Errors: TypeError unless target is a whole number; IndexError for one outside; ValueError where the probability underflows
+    to 0, as log raises it.
     """
     cdef Vector z = as_vector(logits)
     cdef Value result = Value.__new__(Value)
     cdef uint32_t e, p, i
     if not 0 <= target < z.n:
         raise IndexError(f"cross_entropy needs 0 <= target < {z.n}, got {target}")
-    i = target
+    i = <uint32_t>target
     reserve(tape, 2 * <size_t>z.n + 5)
-    try:
-        e = put_exponentials(elements(z, 0), z.n)
-        p = put_constant_run(POW_CONSTANT, same(put_sum(run(e), z.n)), 1, -1.0)
-        p = put_pair_run(MUL, same(e + i), same(p), 1)
-        p = put_unary_run(LOG, same(p), 1)
-        result.anchor(put_constant_run(MUL_CONSTANT, same(p), 1, -1.0))
-    except BaseException:
-        tape.rewind()
-        raise
+    e = put_exponentials(elements(z, 0), z.n)
+    p = put_constant_run(POW_CONSTANT, same(put_sum(run(e), z.n)), 1, -1.0)
+    p = put_pair_run(MUL, same(e + i), same(p), 1)
+    p = put_unary_run(LOG, same(p), 1)
+    result.anchor(put_constant_run(MUL_CONSTANT, same(p), 1, -1.0))
     return result
 
 
-def attention(query, keys, values, n_head):
+def attention(query, keys, values, Py_ssize_t n_head):
     """Return the values, weighted head by head by softmax(query . key / sqrt(head_dim)).
 
     Shape: query [n], keys and values [time][n], n_head a divisor of n -> [n], heads one after the other.
@@ -178,7 +174,7 @@ def attention(query, keys, values, n_head):
     head_dim = q.n // <uint32_t>n_head
     reserve(tape, n_head * (6 * time + 1) + q.n)
     reserve_listed(tape, q.n * (2 * time + BLOCK_END) + n_head * time * (2 * head_dim + BLOCK_END))
-    put_attention(result, q, k, v, n_head, head_dim)
+    put_attention(result, q, k, v, <uint32_t>n_head, head_dim)
     return result
 
 
@@ -192,21 +188,23 @@ cdef int put_attention(Vector result, Vector q, list keys, list values, uint32_t
     cdef uint32_t *column = weights + n_head
     if weights == NULL:
         raise MemoryError(f"no room for attention over {time} positions")
-    for h in range(n_head):
-        for t in range(time):
-            vector = keys[t]
-            j = put_dot(elements(q, h * head_dim), elements(vector, h * head_dim), head_dim)
-            if t == 0:
-                start = j
-        start = put_constant_run(MUL_CONSTANT, run(start), time, scale)
-        weights[h] = put_softmax(run(start), time)
-    start = tape.top
-    for h in range(n_head):
-        for j in range(h * head_dim, (h + 1) * head_dim):
+    try:
+        for h in range(n_head):
             for t in range(time):
-                vector = values[t]
-                column[t] = at(elements(vector, j), 0)
-            put_dot(run(weights[h]), Operands(0, 0, column), time)
-    PyMem_Free(weights)
+                vector = keys[t]
+                j = put_dot(elements(q, h * head_dim), elements(vector, h * head_dim), head_dim)
+                if t == 0:
+                    start = j
+            start = put_constant_run(MUL_CONSTANT, run(start), time, scale)
+            weights[h] = put_softmax(run(start), time)
+        start = tape.top
+        for h in range(n_head):
+            for j in range(h * head_dim, (h + 1) * head_dim):
+                for t in range(time):
+                    vector = values[t]
+                    column[t] = at(elements(vector, j), 0)
+                put_dot(run(weights[h]), Operands(0, 0, column), time)
+    finally:
+        PyMem_Free(weights)
     settle(result, start, q.n)
     return 0

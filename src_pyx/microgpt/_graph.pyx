@@ -10,13 +10,12 @@ operands before k as OPEN; a node that uses an OPEN operand ends the search, and
 the reference. Leaves and seen spans cost one look at eight marks.
 """
 
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint32_t
-from libc.stdlib cimport realloc
+from libc.stdlib cimport free
 
-from microgpt._ops cimport (
-    CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, SUM, children_of, name_of, propagate, reads_operands
-)
-from microgpt._tape cimport OPEN, SEEN, UNSEEN, Tape
+from microgpt._ops cimport name_of, propagate, reads_operands
+from microgpt._tape cimport CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, SEEN, SUM, UNSEEN, Tape, reallocate
 
 cdef extern from "kernels.h" nogil:
     size_t count_seen(const uint8_t *p, size_t n)
@@ -35,31 +34,25 @@ cdef struct Search:
     size_t length
     Step *path
     size_t depth
-    size_t room                     # ids that fit into `order` and `path`; owner: this module, for the life of the process
+    size_t room                     # ids that fit into `order` and `path`; owner: this module, freed by `end` where large
     size_t segment_room
 
 cdef Search search
 
+cdef enum:
+    BETWEEN_SIGNALS = 1 << 16       # nodes, about a millisecond, between two looks at pending signals
+    LARGE = 1 << 20                 # nodes whose scratch is not kept for the next search
+
 
 cdef int make_room(size_t n, bint split) except -1:
     """Make room for a search below id `n`. Pages that the search does not reach are never touched."""
-    cdef void *moved
     n *= 2                          # split sums: an entry per node and one per node that is first reached from a sum
     if n > search.room:
-        moved = realloc(search.order, n * sizeof(uint32_t))
-        if moved == NULL:
-            raise MemoryError("no room to order the graph")
-        search.order = <uint32_t *>moved
-        moved = realloc(search.path, n // 2 * sizeof(Step))
-        if moved == NULL:
-            raise MemoryError("no room to order the graph")
-        search.path = <Step *>moved
+        reallocate(<void **>&search.order, n, sizeof(uint32_t))
+        reallocate(<void **>&search.path, n // 2, sizeof(Step))
         search.room = n
     if split and n > search.segment_room:
-        moved = realloc(search.segment, n * sizeof(Segment))
-        if moved == NULL:
-            raise MemoryError("no room to order the graph")
-        search.segment = <Segment *>moved
+        reallocate(<void **>&search.segment, n, sizeof(Segment))
         search.segment_room = n
     return 0
 
@@ -131,17 +124,21 @@ cdef inline void mark(Tape t, uint32_t i, uint32_t low, uint32_t high, uint8_t s
         t.seen[second(t, i, k)] = seen
 
 
-cdef bint visit(Tape t, uint32_t root, bint split) noexcept nogil:
-    """Fill `search.order` with the computed nodes that `root` reaches. Return False where sums must be split and are not."""
+cdef int visit(Tape t, uint32_t root, bint split) except -1:
+    """Fill `search.order` with the computed nodes that `root` reaches. Return 0 where sums must be split and are not, else 1."""
     cdef Step *step
     cdef uint32_t i, k, child
     cdef uint8_t op
+    cdef size_t turns = 0
     search.length = 0
     search.depth = 0
     if t.op[root] == LEAF:
         return True
     descend(t, root)
     while search.depth > 0:
+        turns += 1
+        if turns % BETWEEN_SIGNALS == 0:
+            PyErr_CheckSignals()
         step = &search.path[search.depth - 1]
         i = step.id
         op = t.op[i]
@@ -195,15 +192,15 @@ cdef void forget(Tape t) noexcept nogil:
         t.seen[search.order[k]] = UNSEEN
 
 
-cdef bint arrange(Tape t, uint32_t root) except -1:
+cdef int arrange(Tape t, uint32_t root) except -1:
     """Order the nodes that `root` reaches. Return whether sums are split into segments."""
-    make_room(root + 1, False)
+    make_room(<size_t>root + 1, False)
     if visit(t, root, False):
-        return False
+        return 0
     forget(t)
-    make_room(root + 1, True)
+    make_room(<size_t>root + 1, True)
     visit(t, root, True)
-    return True
+    return 1
 
 
 cdef bint is_stale(Tape t, uint32_t i) noexcept nogil:
@@ -226,45 +223,90 @@ cdef inline bint written_after(Tape t, uint32_t child, uint32_t i) noexcept nogi
     return t.op[child] == LEAF and t.written(t.argument[child].stamp) > i
 
 
-cdef int refuse_stale(Tape t) except -1:
-    """Raise if a partial would be computed from a leaf that changed since. Only nodes older than the last write are looked at."""
+cdef int refuse_stale(Tape t, uint32_t i) except -1:
+    """Raise if a partial of node `i` would be computed from a leaf that changed since."""
+    if is_stale(t, i):
+        raise RuntimeError(f"a leaf used by `{name_of(t.op[i])}` was changed after it was used: compute the result again, "
+                           "then ask for its gradients")
+    return 0
+
+
+cdef int refuse_any_stale(Tape t) except -1:
+    """Raise if a node of the order is stale. Only nodes older than the last write are looked at."""
     cdef uint32_t last_write = t.write_top[t.writes - 1] if t.writes > 0 else 0
-    cdef uint32_t i
     cdef size_t k
     for k in range(search.length):
-        i = search.order[k]
-        if i < last_write and is_stale(t, i):
-            forget(t)
-            raise RuntimeError(f"a leaf used by `{name_of(t.op[i])}` was changed after it was used: "
-                               "compute the root again, then call backward()")
+        if search.order[k] < last_write:
+            refuse_stale(t, search.order[k])
     return 0
 
 
 cdef int backward(Tape t, uint32_t root) except -1:
     """Add d(root)/d(node) to the grad of every node that `root` reaches. The grad of root itself becomes 1."""
-    cdef bint split = arrange(t, root)
+    begin(t)
+    try:
+        propagate_all(t, root, arrange(t, root))
+    finally:
+        end(t)
+    return 0
+
+
+cdef int propagate_all(Tape t, uint32_t root, bint split) except -1:
     cdef size_t k
     cdef uint32_t i
-    refuse_stale(t)
+    refuse_any_stale(t)
     t.grad[root] = 1.0
     for k in range(search.length, 0, -1):
+        if k % BETWEEN_SIGNALS == 0:
+            PyErr_CheckSignals()
         i = search.order[k - 1]
         if split:
             propagate(t, i, search.segment[k - 1].low, search.segment[k - 1].high)
         else:
             propagate(t, i, 0, operands(t, i))
-        t.seen[i] = UNSEEN
     return 0
 
 
 cdef int zero_grad(Tape t, uint32_t root) except -1:
     """Set the grad of every node that `root` reaches to 0."""
     cdef size_t k
-    cdef uint32_t child
-    arrange(t, root)
-    t.grad[root] = 0.0
-    for k in range(search.length):
-        for child in children_of(t, search.order[k]):
-            t.grad[child] = 0.0
-    forget(t)
+    cdef uint32_t i, j
+    begin(t)
+    try:
+        arrange(t, root)
+        t.grad[root] = 0.0
+        for k in range(search.length):
+            i = search.order[k]
+            if t.op[i] <= LAST_BINARY:
+                t.grad[t.a[i]] = 0.0
+                if t.op[i] > LAST_UNARY:
+                    t.grad[t.argument[i].pair.b] = 0.0
+            else:
+                for j in range(operands(t, i)):
+                    t.grad[first(t, i, j)] = 0.0
+                    t.grad[second(t, i, j)] = 0.0
+    finally:
+        end(t)
     return 0
+
+
+cdef int begin(Tape t) except -1:
+    """Start a search: until its end ids stay as they are, though a signal handler may run Python code in the middle."""
+    if t.fixed:
+        raise RuntimeError("a backward() or zero_grad() is running: it can not be called from a signal handler")
+    t.fixed = True
+    search.length = 0
+    search.depth = 0
+    return 0
+
+
+cdef void end(Tape t) noexcept:
+    """End a search, complete or interrupted: take back its marks and free scratch that is large."""
+    global search
+    forget(t)
+    t.fixed = False
+    if search.room > LARGE:
+        free(search.order)
+        free(search.path)
+        free(search.segment)
+        search = Search(NULL, NULL, 0, NULL, 0, 0, 0)

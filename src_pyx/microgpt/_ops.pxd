@@ -1,4 +1,4 @@
-# Every op of the tape, each declared once: its value here, its partials beside it, its name in _ops.pyx.
+# Every op of the tape (listed in _tape.pxd), its value and its partials side by side; names and edges are in _ops.pyx.
 #
 # Values and roundings are those of microgpt.reference. What a partial would raise there, the value raises here, when the node
 # is made: a node that exists can be differentiated.
@@ -7,43 +7,14 @@ cimport cython
 from libc.math cimport INFINITY, cos, exp, fabs, isfinite, log, pow, sin, sqrt, tanh
 from libc.stdint cimport uint8_t, uint32_t
 
-from microgpt._tape cimport Tape
+from microgpt._tape cimport (
+    ABS, ADD, ADD_CONSTANT, CONSTANT_POW, COS, CUSTOM, DOT, DOT_LISTED, EXP, LAST_BINARY, LAST_UNARY, LOG, MINIMUM,
+    MINIMUM_CONSTANT, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, SUM, SUM_LISTED, TANH, Tape
+)
 
 cdef extern from "kernels.h" nogil:
     double square(double x)
     void dot_partials(double *gw, double *gx, const double *w, const double *x, double g, size_t n)
-
-cdef enum Op:
-    LEAF                # a variable
-    EXP                 # one operand, a
-    LOG
-    RELU
-    TANH
-    SIGMOID
-    SQRT
-    SIN
-    COS
-    ABS
-    ADD_CONSTANT        # one operand and a number
-    MUL_CONSTANT
-    POW_CONSTANT        # a ** number
-    CONSTANT_POW        # number ** a
-    MINIMUM_CONSTANT
-    MAXIMUM_CONSTANT
-    ADD                 # two operands, a and b
-    MUL
-    POW
-    MINIMUM
-    MAXIMUM
-    SUM                 # [a, a + n)
-    DOT                 # [a, a + n) . [b, b + n)
-    SUM_LISTED          # n operands in the pool block a
-    DOT_LISTED          # n pairs of operands in the pool block a: w0, x0, w1, x1, ...
-    CUSTOM              # n operands in the pool block a, then their n partials as doubles
-
-cdef enum:
-    LAST_UNARY = MAXIMUM_CONSTANT   # ops up to here have one operand
-    LAST_BINARY = MAXIMUM           # ops up to here have two at most
 
 cdef double domain_error(str op, str allowed, double x) except? -1.0 with gil
 cdef double overflow_error(str op, double x) except? -1.0 with gil
@@ -74,6 +45,15 @@ cdef inline double relu_value(double x) noexcept nogil:
     return x if x > 0.0 else 0.0
 
 
+cdef inline double relu_partial(double x) noexcept nogil:
+    return 1.0 if x > 0.0 else 0.0
+
+
+# tanh: any data; inf -> 1. Partial: 1 - result**2, from the result.
+cdef inline double tanh_partial(double result) noexcept nogil:
+    return 1.0 - result * result
+
+
 # sigmoid: any data; no overflow on either side. Partial from the operand, which keeps its digits where the result is next to 1.
 @cython.cdivision(True)
 cdef inline double sigmoid_value(double x) noexcept nogil:
@@ -90,7 +70,6 @@ cdef inline double sigmoid_partial(double x) noexcept nogil:
     return e / ((1.0 + e) * (1.0 + e))
 
 
-# tanh: any data; inf -> 1. Partial: 1 - result**2, from the result.
 # sqrt: data > 0, since the partial at 0 is infinite. Partial: 0.5 / result.
 cdef inline double sqrt_value(double x) except? -1.0 nogil:
     if x <= 0.0:
@@ -187,9 +166,9 @@ cdef inline double partial_a(uint8_t op, double x, double y, double result) noex
     elif op == LOG:
         return 1.0 / x
     elif op == RELU:
-        return 1.0 if x > 0.0 else 0.0
+        return relu_partial(x)
     elif op == TANH:
-        return 1.0 - result * result
+        return tanh_partial(result)
     elif op == SIGMOID:
         return sigmoid_partial(x)
     elif op == SQRT:

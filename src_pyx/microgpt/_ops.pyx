@@ -1,6 +1,6 @@
 """Names, edges and Python views of the ops declared in _ops.pxd."""
 
-from microgpt._tape cimport Tape
+from microgpt._tape cimport CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, SUM, SUM_LISTED, Tape
 
 # In the order of the enum Op: the name that users see.
 NAMES = (

@@ -8,6 +8,39 @@ cdef enum:
     UNSEEN = 0                      # a computed node that the depth-first search has not reached
     SEEN = 1                        # reached; always so for a leaf, which has nothing below it
     OPEN = 3                        # seen, and an operand already passed by a sum or dot still open (_graph.pyx)
+    LIVE = 4                        # added while collecting: a handle reaches the node
+
+cdef enum Op:
+    LEAF                # a variable
+    EXP                 # one operand, a
+    LOG
+    RELU
+    TANH
+    SIGMOID
+    SQRT
+    SIN
+    COS
+    ABS
+    ADD_CONSTANT        # one operand and a number
+    MUL_CONSTANT
+    POW_CONSTANT        # a ** number
+    CONSTANT_POW        # number ** a
+    MINIMUM_CONSTANT
+    MAXIMUM_CONSTANT
+    ADD                 # two operands, a and b
+    MUL
+    POW
+    MINIMUM
+    MAXIMUM
+    SUM                 # [a, a + n)
+    DOT                 # [a, a + n) . [b, b + n)
+    SUM_LISTED          # n operands in the pool block a
+    DOT_LISTED          # n pairs of operands in the pool block a: w0, x0, w1, x1, ...
+    CUSTOM              # n operands in the pool block a, then their n partials as doubles
+
+cdef enum:
+    LAST_UNARY = MAXIMUM_CONSTANT   # ops up to here have one operand
+    LAST_BINARY = MAXIMUM           # ops up to here have two at most
 
 cdef struct Pair:
     uint32_t b                      # second operand, or start of the second span
@@ -20,17 +53,20 @@ cdef union Argument:
 
 cdef class Handle:
     cdef uint32_t id                # highest node that this object stands for; 0 if for none
-    cdef PyObject *next             # next handle anchored at the same node, borrowed
+    cdef PyObject *next             # the handles before and after it at the same node, borrowed, or NULL
+    cdef PyObject *previous
     cdef void anchor(self, uint32_t id) noexcept
+    cdef void mark(self, Tape t) noexcept                   # set LIVE on every node that the handle stands for
+    cdef void move(self, const uint32_t *moved) noexcept    # they have new ids, moved[id]
 
 cdef class Tape:
     cdef double *data               # the value
     cdef double *grad               # d(root)/d(node), summed over every use
-    cdef uint8_t *op                # which op made the node (_ops.pxd)
+    cdef uint8_t *op                # which Op made the node
     cdef uint8_t *seen              # UNSEEN, SEEN or OPEN
     cdef uint32_t *a                # first operand, or start of the first span, or start of a pool block
     cdef Argument *argument         # what else the op needs
-    cdef PyObject **handle          # first of the live handles anchored at the node, borrowed; NULL above `top`
+    cdef PyObject **handle          # first of the live handles anchored at the node, borrowed, or NULL
     cdef uint32_t top               # first free id; nodes live in [1, top)
     cdef uint32_t capacity          # ids that fit into the arrays
 
@@ -44,17 +80,27 @@ cdef class Tape:
     cdef size_t writes_capacity
     cdef uint64_t clock             # the last stamp given out
 
+    cdef bint fixed                 # ids are in use elsewhere: no collection now
+    cdef uint32_t peak              # highest top of the last `rewinds` rewinds, to see whether the arrays are too large
+    cdef uint32_t rewinds
+
     cdef int grow(self, size_t n) except -1
     cdef void rewind(self) noexcept
     cdef int grow_pool(self, size_t words) except -1
+    cdef int resize(self, size_t capacity) except -1
+    cdef void shrink(self) noexcept
+    cpdef void collect(self) noexcept
+    cdef void slide(self, const uint32_t *moved) noexcept
     cdef uint64_t stamp(self) except 0
     cdef uint32_t written(self, uint64_t stamp) noexcept nogil
 
 cdef Tape tape
 
+cdef int reallocate(void **array, size_t n, size_t size) except -1
+
 
 cdef inline int reserve(Tape t, size_t n) except -1:
-    """Make room for `n` nodes. Ids and pointers read before are void: an op reserves first, then reads its operands."""
+    """Make room for `n` nodes. It may collect: ids read before are void, an op reserves first, then reads its operands."""
     if n > t.capacity - t.top:
         return t.grow(n)
     return 0
@@ -64,8 +110,13 @@ cdef enum:
     BLOCK_END = 3                   # words that a block may take beyond its content
 
 
+cdef inline size_t block_length(size_t words) noexcept nogil:
+    """Length of a pool block with `words` words of content: two more end it, and it is even."""
+    return words + (words & 1) + 2
+
+
 cdef inline int reserve_listed(Tape t, size_t words) except -1:
-    """Make room for `words` words of pool blocks, BLOCK_END more for each block included."""
+    """Make room for `words` words of pool blocks, BLOCK_END more for each block included. It may collect, as `reserve`."""
     if words > t.pool_capacity - t.pool_top:
         return t.grow_pool(words)
     return 0
@@ -78,7 +129,7 @@ cdef inline uint32_t put_block(Tape t, size_t words) noexcept nogil:
     even: doubles inside a block are aligned.
     """
     cdef size_t start = t.pool_top
-    cdef size_t end = start + words + (words & 1) + 2
+    cdef size_t end = start + block_length(words)
     t.pool[end - 2] = t.top
     t.pool[end - 1] = <uint32_t>(end - start)
     t.pool_top = end
@@ -93,12 +144,13 @@ cdef inline uint32_t put(Tape t, uint8_t op, uint8_t seen, uint32_t a, double da
     t.op[i] = op
     t.seen[i] = seen
     t.a[i] = a
+    t.handle[i] = NULL
     t.top = i + 1
     return i
 
 
 cdef inline uint32_t put_leaf(Tape t, double data) noexcept nogil:
-    cdef uint32_t i = put(t, 0, SEEN, 0, data)
+    cdef uint32_t i = put(t, LEAF, SEEN, 0, data)
     t.argument[i].stamp = 0
     return i
 

@@ -7,6 +7,7 @@ from microgpt._tape cimport Handle
 cdef class Value(Handle):
     pass
 
+cdef uint32_t node(Value value) except 0
 cdef Value value_of(uint32_t id)
 cdef Value unary(uint8_t op, Value x)
 cdef Value constant(uint8_t op, Value x, double k)

@@ -5,11 +5,11 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt cimport _graph
-from microgpt._ops cimport (
-    ABS, ADD, ADD_CONSTANT, CONSTANT_POW, COS, CUSTOM, EXP, LEAF, LOG, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU, SIGMOID,
-    SIN, SQRT, TANH, children_of, evaluate, local_grads_of, name_of
+from microgpt._ops cimport children_of, evaluate, local_grads_of, name_of
+from microgpt._tape cimport (
+    ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, COS, CUSTOM, EXP, LEAF, LOG, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU,
+    SIGMOID, SIN, SQRT, TANH, put_block, put_constant, put_leaf, put_pair, reserve, reserve_listed, tape
 )
-from microgpt._tape cimport BLOCK_END, put_block, put_constant, put_leaf, put_pair, reserve, reserve_listed, tape
 
 from numbers import Real
 
@@ -35,12 +35,20 @@ cdef double as_number(object x, str what) except? -1.0:
     return k
 
 
+cdef uint32_t node(Value value) except 0:
+    """Return the id of the node that `value` stands for."""
+    if value.id == 0:
+        raise RuntimeError(f"this {type(value).__name__} was never made: Value.__init__(self, data) was not called")
+    return value.id
+
+
 cdef Value value_of(uint32_t id):
     """Return the Value of node `id`: the live one if there is one, so that a node has at most one."""
     cdef PyObject *handle = tape.handle[id]
     cdef Value value
     while handle != NULL:
-        if isinstance(<object>handle, Value):
+        # A handle without references is about to go, in a callback of its own end.
+        if handle.ob_refcnt > 0 and isinstance(<object>handle, Value):
             return <Value>handle
         handle = (<Handle>handle).next
     value = Value.__new__(Value)
@@ -52,22 +60,39 @@ cdef Value value_of(uint32_t id):
 
 cdef Value unary(uint8_t op, Value x):
     cdef Value value = Value.__new__(Value)
+    cdef uint32_t a
     reserve(tape, 1)
-    value.anchor(put_constant(tape, op, x.id, 0.0, evaluate(op, tape.data[x.id], 0.0)))
+    a = node(x)
+    value.anchor(put_constant(tape, op, a, 0.0, evaluate(op, tape.data[a], 0.0)))
     return value
 
 
 cdef Value constant(uint8_t op, Value x, double k):
     cdef Value value = Value.__new__(Value)
+    cdef uint32_t a
     reserve(tape, 1)
-    value.anchor(put_constant(tape, op, x.id, k, evaluate(op, tape.data[x.id], k)))
+    a = node(x)
+    value.anchor(put_constant(tape, op, a, k, evaluate(op, tape.data[a], k)))
     return value
 
 
 cdef Value binary(uint8_t op, Value x, Value y):
     cdef Value value = Value.__new__(Value)
+    cdef uint32_t a, b
     reserve(tape, 1)
-    value.anchor(put_pair(tape, op, x.id, y.id, 0, evaluate(op, tape.data[x.id], tape.data[y.id])))
+    a = node(x)
+    b = node(y)
+    value.anchor(put_pair(tape, op, a, b, 0, evaluate(op, tape.data[a], tape.data[b])))
+    return value
+
+
+def restore_leaf(cls, double data, double grad, attributes):
+    """Return the copy of a leaf, of `Value` or of a class made from it."""
+    cdef Value value = cls.__new__(cls)
+    Value.__init__(value, data)
+    value.grad = grad
+    if attributes:
+        value.__dict__.update(attributes)
     return value
 
 
@@ -87,6 +112,8 @@ cdef uint32_t put_custom(double data, list children, list partials) except 0:
     cdef uint32_t start, k
     cdef double *partial
     cdef Value child
+    for child in children:
+        node(child)
     reserve(tape, 1)
     reserve_listed(tape, 3 * <size_t>n + 1 + BLOCK_END)
     start = put_block(tape, n + (n & 1) + 2 * <size_t>n)
@@ -108,12 +135,11 @@ cdef class Value(Handle):
 
     def __init__(self, data, children=(), local_grads=()):
         cdef double value = as_number(data, "Value")
-        cdef list partials
+        cdef list partials = [as_number(local_grad, "local_grads") for local_grad in local_grads]
+        children = list(children)
         if self.id != 0:
             raise TypeError("a Value is made once: __init__ was called again")
-        if children or local_grads:
-            partials = [as_number(local_grad, "local_grads") for local_grad in local_grads]
-            children = list(children)
+        if children or partials:
             for child_or_not in children:
                 if not isinstance(child_or_not, Value):
                     raise TypeError(f"children must be Values, got {type(child_or_not).__name__}")
@@ -127,29 +153,29 @@ cdef class Value(Handle):
     @property
     def data(self):
         """The value. Only that of a leaf can be set: what was computed from it keeps the data of then."""
-        return tape.data[self.id]
+        return tape.data[node(self)]
 
     @data.setter
     def data(self, data):
         cdef double value = as_number(data, "data")
-        if tape.op[self.id] != LEAF or self.id == 0:
+        if tape.op[node(self)] != LEAF:
             raise AttributeError(f"data of a computed node (`{self.op}`) is read-only; only leaves can be set")
-        tape.argument[self.id].stamp = tape.stamp()
-        tape.data[self.id] = value
+        tape.argument[node(self)].stamp = tape.stamp()
+        tape.data[node(self)] = value
 
     @property
     def grad(self):
         """d(root)/d(self), summed over every use and every backward() since it was last set to 0."""
-        return tape.grad[self.id]
+        return tape.grad[node(self)]
 
     @grad.setter
     def grad(self, grad):
-        tape.grad[self.id] = as_number(grad, "grad")
+        tape.grad[node(self)] = as_number(grad, "grad")
 
     @property
     def op(self):
         """Name of the op that made this node, "leaf" for a variable."""
-        return name_of(tape.op[self.id])
+        return name_of(tape.op[node(self)])
 
     @property
     def children(self):
@@ -157,11 +183,12 @@ cdef class Value(Handle):
 
         A number in an expression is part of its node, not a child.
         """
-        return tuple([value_of(id) for id in children_of(tape, self.id)])
+        return tuple([value_of(id) for id in children_of(tape, node(self))])
 
     @property
     def local_grads(self):
-        """The derivative of this node by each of its children, from their present data."""
+        """The derivative of this node by each of its children. RuntimeError if a leaf was changed after it was used."""
+        _graph.refuse_stale(tape, node(self))
         return local_grads_of(tape, self.id)
 
     @property
@@ -178,8 +205,8 @@ cdef class Value(Handle):
 
     @property
     def _op(self):
-        if tape.op[self.id] == POW_CONSTANT:
-            return "**" + repr(tape.argument[self.id].constant).removesuffix(".0")
+        if tape.op[node(self)] == POW_CONSTANT:
+            return "**" + repr(tape.argument[node(self)].constant).removesuffix(".0")
         return MICROGRAD_NAMES.get(self.op, self.op)
 
     def backward(self):
@@ -190,17 +217,23 @@ cdef class Value(Handle):
         Errors: RuntimeError if a leaf was changed after it was used.
         Cost: proportional to the nodes below; no recursion.
         """
-        _graph.backward(tape, self.id)
+        _graph.backward(tape, node(self))
 
     def zero_grad(self):
         """Set grad to 0, here and at every node below."""
-        _graph.zero_grad(tape, self.id)
+        _graph.zero_grad(tape, node(self))
+
+    def __reduce__(self):
+        """Copy and pickle a leaf with its gradient. A computed node stays: it would take its whole graph along."""
+        if tape.op[node(self)] != LEAF:
+            raise TypeError(f"a computed node (`{self.op}`) cannot be copied or pickled: take float(value), or copy its leaves")
+        return restore_leaf, (type(self), self.data, self.grad, getattr(self, "__dict__", None))
 
     def __repr__(self):
         return f"Value(data={self.data}, grad={self.grad})"
 
     def __float__(self):
-        return tape.data[self.id]
+        return tape.data[node(self)]
 
     def __add__(self, other):
         """Return data + other. Partials: 1, 1."""

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
-from microgpt._tape cimport Handle
+from microgpt._tape cimport Handle, Tape
 
 cdef class Vector(Handle):
     cdef uint32_t n                 # number of elements, at least 1
@@ -13,6 +13,7 @@ cdef class Matrix(Handle):
     cdef uint32_t start             # first leaf; row after row
     cdef uint32_t rows
     cdef uint32_t columns
+    cdef list rows_of(self, object given)
 
 cdef struct Operands:
     uint32_t start

@@ -3,13 +3,12 @@
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
 
-from microgpt._ops cimport (
-    ADD, ADD_CONSTANT, CONSTANT_POW, DOT, DOT_LISTED, LEAF, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SUM, SUM_LISTED, evaluate
-)
+from microgpt._ops cimport evaluate
 from microgpt._tape cimport (
-    BLOCK_END, put_block, put_constant, put_leaf, put_pair, reserve, reserve_listed, tape
+    ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, DOT, DOT_LISTED, LEAF, LIVE, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SUM,
+    SUM_LISTED, Tape, put_block, put_constant, put_leaf, put_pair, reserve, reserve_listed, tape
 )
-from microgpt._value cimport Value, as_number, inverse, number, unary, value_of
+from microgpt._value cimport Value, as_number, inverse, node, number, unary, value_of
 
 cdef extern from "kernels.h" nogil:
     void dot_rows(double *y, const double *w, const double *x, size_t rows, size_t n)
@@ -104,7 +103,10 @@ cdef int settle_listed(Vector v, Operands x, uint32_t n) except -1:
 
 
 cdef Vector as_vector(object x):
-    return x if isinstance(x, Vector) else Vector(x)
+    cdef Vector v = x if isinstance(x, Vector) else Vector(x)
+    if v.n == 0:
+        raise RuntimeError("this Vector was never made: Vector.__init__ was not called")
+    return v
 
 
 cdef object apply(uint8_t op, object x):
@@ -115,11 +117,7 @@ cdef object apply(uint8_t op, object x):
     v = as_vector(x)
     result = Vector.__new__(Vector)
     reserve(tape, v.n)
-    try:
-        settle(result, put_unary_run(op, elements(v, 0), v.n), v.n)
-    except BaseException:
-        tape.rewind()
-        raise
+    settle(result, put_unary_run(op, elements(v, 0), v.n), v.n)
     return result
 
 
@@ -128,6 +126,7 @@ cdef object arithmetic(Arithmetic how, Vector v, object other, bint reflected):
     cdef Vector w = None
     cdef Vector result
     cdef double k = 0.0
+    v = as_vector(v)
     if isinstance(other, (Vector, list, tuple)):
         w = as_vector(other)
         if w.n != v.n:
@@ -136,17 +135,13 @@ cdef object arithmetic(Arithmetic how, Vector v, object other, bint reflected):
         return NotImplemented
     result = Vector.__new__(Vector)
     reserve(tape, 2 * <size_t>v.n)
-    try:
-        if w is not None:
-            start = put_arithmetic(how, elements(v, 0), elements(w, 0), v.n, reflected)
-        elif isinstance(other, Value):
-            start = put_arithmetic(how, elements(v, 0), same((<Value>other).id), v.n, reflected)
-        else:
-            start = put_arithmetic_constant(how, elements(v, 0), k, v.n, reflected)
-        settle(result, start, v.n)
-    except BaseException:
-        tape.rewind()
-        raise
+    if w is not None:
+        start = put_arithmetic(how, elements(v, 0), elements(w, 0), v.n, reflected)
+    elif isinstance(other, Value):
+        start = put_arithmetic(how, elements(v, 0), same(node(<Value>other)), v.n, reflected)
+    else:
+        start = put_arithmetic_constant(how, elements(v, 0), k, v.n, reflected)
+    settle(result, start, v.n)
     return result
 
 
@@ -202,11 +197,11 @@ cdef class Vector(Handle):
         cdef uint32_t n, i
         cdef uint32_t *ids
         cdef list given
+        if isinstance(items, (str, bytes, Value)) or not hasattr(items, "__iter__"):
+            raise TypeError(f"a Vector needs a list of Values or numbers, got {type(items).__name__}")
+        given = [item if isinstance(item, Value) else as_number(item, "Vector") for item in items]
         if self.n != 0:
             raise TypeError("a Vector is made once: __init__ was called again")
-        if isinstance(items, (str, bytes)):
-            raise TypeError(f"Vector needs Values or numbers, got {type(items).__name__}")
-        given = [item if isinstance(item, Value) else as_number(item, "Vector") for item in items]
         if not 0 < len(given) < UINT32_MAX:
             raise ValueError("Vector needs at least one element" if not given else "Vector has too many elements")
         n = <uint32_t>len(given)
@@ -217,16 +212,28 @@ cdef class Vector(Handle):
         try:
             for i in range(n):
                 item = given[i]
-                ids[i] = (<Value>item).id if isinstance(item, Value) else put_leaf(tape, item)
+                ids[i] = node(<Value>item) if isinstance(item, Value) else put_leaf(tape, item)
             settle_listed(self, Operands(0, 0, ids), n)
-        except BaseException:
-            tape.rewind()
-            raise
         finally:
             PyMem_Free(ids)
 
     def __dealloc__(self):
         PyMem_Free(self.listed)
+
+    cdef void mark(self, Tape t) noexcept:
+        cdef Operands x = elements(self, 0)
+        cdef uint32_t i
+        for i in range(self.n):
+            t.seen[at(x, i)] |= LIVE
+
+    cdef void move(self, const uint32_t *moved) noexcept:
+        cdef uint32_t i
+        Handle.move(self, moved)
+        if self.listed == NULL:
+            self.start = moved[self.start]
+        else:
+            for i in range(self.n):
+                self.listed[i] = moved[self.listed[i]]
 
     def __len__(self):
         return self.n
@@ -275,6 +282,9 @@ cdef class Vector(Handle):
         for i in range(self.n):
             tape.grad[at(x, i)] = values[i]
 
+    def __reduce__(self):
+        raise TypeError("a Vector is a view and cannot be copied or pickled: take vector.data, or copy its Values or Matrix")
+
     def __repr__(self):
         return f"Vector(data={self.data}, grad={self.grad})"
 
@@ -311,23 +321,27 @@ cdef class Vector(Handle):
     def __neg__(self):
         return arithmetic(TIMES, self, -1.0, False)
 
+    def __abs__(self):
+        return apply(ABS, self)
+
     def __matmul__(self, other):
         """Return the dot with `other`, a Vector or list of Values: one node whose children are the pairs of elements."""
         if not isinstance(other, (Vector, list, tuple)):
             return NotImplemented
-        return dot(self, as_vector(other))
+        return dot(as_vector(self), as_vector(other))
 
     def __rmatmul__(self, other):
         if not isinstance(other, (list, tuple)):
             return NotImplemented
-        return dot(as_vector(other), self)
+        return dot(as_vector(other), as_vector(self))
 
     def sum(self):
         """Return the sum, from 0 and left to right, one node."""
+        cdef Vector v = as_vector(self)
         cdef Value result = Value.__new__(Value)
         reserve(tape, 1)
-        reserve_listed(tape, self.n + BLOCK_END)
-        result.anchor(put_sum(elements(self, 0), self.n))
+        reserve_listed(tape, v.n + BLOCK_END)
+        result.anchor(put_sum(elements(v, 0), v.n))
         return result
 
     def mean(self):
@@ -383,7 +397,7 @@ cdef class Matrix(Handle):
 
     `Matrix(rows)` takes rows of numbers. Shape: [rows][columns], both >= 1. `matrix @ x` is the Vector of the dots of each row
     with x; `matrix[i]` is row i.
-    Errors: TypeError for an item that is no number; ValueError if a row is empty or as long as no other.
+    Errors: TypeError for an item that is no number; ValueError if there is no row, a row is empty, or rows differ in length.
     """
 
     def __init__(self, rows):
@@ -405,6 +419,15 @@ cdef class Matrix(Handle):
             for item in row:
                 put_leaf(tape, item)
         self.anchor(tape.top - 1)
+
+    cdef void mark(self, Tape t) noexcept:
+        cdef uint32_t i
+        for i in range(self.start, self.id + 1):
+            t.seen[i] |= LIVE
+
+    cdef void move(self, const uint32_t *moved) noexcept:
+        Handle.move(self, moved)
+        self.start = moved[self.start]
 
     @property
     def shape(self):
@@ -436,15 +459,33 @@ cdef class Matrix(Handle):
 
     @data.setter
     def data(self, data):
-        cdef list rows = [numbers(row, self.columns) for row in data]
-        if <size_t>len(rows) != self.rows:
-            raise ValueError(f"a Matrix of {self.rows} rows needs {self.rows} rows, got {len(rows)}")
+        cdef list rows = self.rows_of(data)
         write_leaves(run(self.start), [item for row in rows for item in row])
 
     @property
     def grad(self):
-        """The gradients, a list of rows of floats."""
+        """The gradients, a list of rows of floats. Settable."""
         return [row.grad for row in self]
+
+    @grad.setter
+    def grad(self, grad):
+        cdef list rows = self.rows_of(grad)
+        for row, values in zip(self, rows):
+            row.grad = values
+
+    cdef list rows_of(self, object given):
+        """Return `given` as one list of floats per row."""
+        cdef list rows = [numbers(row, self.columns) for row in given]
+        if <size_t>len(rows) != self.rows:
+            raise ValueError(f"a Matrix of {self.rows} rows needs {self.rows} rows, got {len(rows)}")
+        return rows
+
+    def __reduce__(self):
+        """Copy and pickle the leaves with their gradients."""
+        return Matrix, (self.data,), self.grad
+
+    def __setstate__(self, grad):
+        self.grad = grad
 
     def __repr__(self):
         return f"Matrix(data={self.data})"
