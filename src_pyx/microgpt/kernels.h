@@ -16,6 +16,14 @@
 #define RESTRICT __restrict__
 #endif
 
+/* A second version for processors with AVX2, chosen when the module is loaded; wider vectors, the same operations and bits.
+ * AddressSanitizer is not up yet when the choice is made. */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
+#define WIDE __attribute__((target_clones("avx2", "default"), unused))
+#else
+#define WIDE inline
+#endif
+
 /* y[r] = w[r] . x for `rows` rows of length n: eight sums at once hide the latency of an addition. */
 static inline void dot_rows(double *RESTRICT y, const double *w, const double *x, size_t rows, size_t n)
 {
@@ -84,11 +92,10 @@ static inline size_t count_seen(const uint8_t *p, size_t n)
 /* Distance between doubles of x's magnitude, x normal. */
 static inline double ulp(double x)
 {
-    uint64_t bits;
-    memcpy(&bits, &x, 8);
-    bits &= UINT64_C(0x7ff0000000000000);
-    memcpy(&x, &bits, 8);
-    return x * 0x1p-52;
+    union { double value; uint64_t bits; } u;
+    u.value = x;
+    u.bits &= UINT64_C(0x7ff0000000000000);
+    return u.value * 0x1p-52;
 }
 
 /* x * x - p exactly, for p = x * x rounded (Dekker 1971: both factors split into halves of 26 bits). */
@@ -135,29 +142,29 @@ static inline size_t find_huge(const double *x, size_t n)
 /* One step of Adam over n parameters, each in the order of microgpt.reference: block by block, so that the loops around the
  * few calls of pow stay vectorisable. The gradients are zeroed. */
 #define ADAM_BLOCK 64
-static inline void adam_run(double *RESTRICT data, double *RESTRICT grad, double *RESTRICT m, double *RESTRICT v, size_t n,
+WIDE static void adam_run(double *RESTRICT data, double *RESTRICT grad, double *RESTRICT m, double *RESTRICT v, size_t n,
                             double learning_rate, double beta1, double beta2, double eps, double correction1, double correction2)
 {
     double g2[ADAM_BLOCK], root[ADAM_BLOCK];
-    int64_t sure[ADAM_BLOCK];
+    double sure[ADAM_BLOCK]; /* not an integer: loops over one width of element are vectorised on every processor */
     size_t i, count;
     for (; n > 0; n -= count, data += count, grad += count, m += count, v += count) {
         count = n < ADAM_BLOCK ? n : ADAM_BLOCK;
         for (i = 0; i < count; i++) {
             g2[i] = grad[i] * grad[i];
-            sure[i] = (grad[i] == 0.0) | square_is_sure(grad[i], g2[i]);
+            sure[i] = (grad[i] == 0.0) | square_is_sure(grad[i], g2[i]) ? 1.0 : 0.0;
         }
         for (i = 0; i < count; i++)
-            if (!sure[i])
+            if (sure[i] == 0.0)
                 g2[i] = pow(grad[i], 2.0);
         for (i = 0; i < count; i++) {
             v[i] = beta2 * v[i] + (1.0 - beta2) * g2[i];
             g2[i] = v[i] / correction2;
             root[i] = sqrt(g2[i]);
-            sure[i] = (g2[i] == 0.0) | root_is_sure(g2[i], root[i]);
+            sure[i] = (g2[i] == 0.0) | root_is_sure(g2[i], root[i]) ? 1.0 : 0.0;
         }
         for (i = 0; i < count; i++)
-            if (!sure[i])
+            if (sure[i] == 0.0)
                 root[i] = pow(g2[i], 0.5);
         for (i = 0; i < count; i++) {
             m[i] = beta1 * m[i] + (1.0 - beta1) * grad[i];
