@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -250,27 +249,6 @@ def test_custom_blocks_give_their_memory_back() -> None:
     for _ in range(10_000):
         Value(2.0, [x, x, x], [1, 2, 3])
     assert get_tape().nbytes == size
-
-
-def test_deep_chain_needs_no_recursion() -> None:
-    done = []
-
-    def run() -> None:
-        x = Value(1.0)
-        y = x
-        for _ in range(300_000):
-            y = y * 1.0 + 0.0
-        y.backward()
-        done.append(x.grad)
-
-    size = threading.stack_size(256 * 1024)
-    try:
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-    finally:
-        threading.stack_size(size)
-    assert done == [1.0]
 
 
 @pytest.mark.parametrize(
