@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import types
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,7 @@ def refusal() -> Callable[[type[Exception], Callable[[], Any]], str]:
     """A call that must raise and leave the tape as it was, no half-made node on it; returns the message."""
 
     def call(exception: type[Exception], function: Callable[[], Any]) -> str:
+        gc.collect()  # Values in tracebacks of earlier tests go now, not in the middle
         nodes = get_tape().nodes
         message = None
         try:  # pytest.raises would keep the traceback, whose frames hold Values
