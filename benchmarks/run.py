@@ -42,9 +42,19 @@ class Runner:
     """One engine in training, a step at a time."""
 
     def __init__(
-        self, name: str, model: Any, optimizer: Any, documents: Sequence[Sequence[int]], *, collect: bool = True
+        self,
+        name: str,
+        model: Any,
+        optimizer: Any,
+        documents: Sequence[Sequence[int]],
+        *,
+        collect: bool = True,
+        keep: bool = False,
     ) -> None:
-        self.name, self.model, self.optimizer, self.documents, self.collect = name, model, optimizer, documents, collect
+        self.name, self.model, self.optimizer, self.documents = name, model, optimizer, documents
+        self.collect = collect  # whether the cyclic garbage collector runs
+        self.keep = keep  # whether a loss lives until the next one replaces it, as a script's `loss` does
+        self.kept: Any = None
         self.times: list[Times] = []
         self.losses: list[float] = []
 
@@ -64,6 +74,8 @@ class Runner:
         differentiated = time.process_time()
         self.optimizer.step(0.01 * (1 - s / STEPS))
         self.losses.append(loss.data)
+        if self.keep:
+            self.kept = loss
         del loss  # the graph goes within the time of the step
         self.times.append(Times(made - start, differentiated - made, time.process_time() - differentiated))
 
@@ -83,7 +95,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def build() -> list[Runner]:
-    """The three runners, from the same seed."""
+    """The runners, from the same seed, the engine first."""
     documents = data.load_names()
 
     def start(make: Callable[[int, random.Random], Any]) -> tuple[Any, list[list[int]]]:
@@ -94,25 +106,27 @@ def build() -> list[Runner]:
         return make(tokenizer.vocab_size, rng), [tokenizer.encode(document) for document in shuffled[:STEPS]]
 
     runners = []
+    for name, keep in (("engine", False), ("engine, loss kept", True)):
+        model, tokens = start(lambda vocab_size, rng: microgpt.GPT(microgpt.GPTConfig(vocab_size), rng))
+        runners.append(Runner(name, model, microgpt.Adam(model.parameters()), tokens, keep=keep))
     for name, collect in (("twin", True), ("twin, collector off", False)):
         twin, tokens = start(reference.GPT)
         runners.append(Runner(name, twin, reference.Adam(twin.parameters()), tokens, collect=collect))
-    model, tokens = start(lambda vocab_size, rng: microgpt.GPT(microgpt.GPTConfig(vocab_size), rng))
-    return [Runner("engine", model, microgpt.Adam(model.parameters()), tokens), *runners]
+    return runners
 
 
-def report(engine: Runner, twins: Sequence[Runner], controls: Sequence[float]) -> None:
+def report(engine: Runner, others: Sequence[Runner], controls: Sequence[float]) -> None:
     python = f"{platform.python_implementation()} {platform.python_version()}"
     print(f"microgpt {microgpt.__version__}, {python}, {sys.platform}, {cpu()}")
     print(f"control loop: {spread([1000 * c for c in controls])} ms")
     print(f"{'CPU ms per step':24}    median  [middle half]")
-    for runner in (engine, *twins):
+    for runner in (engine, *others):
         for part in ("total", "forward", "backward", "adam"):
             times = [1000 * getattr(t, part) for t in runner.times]
             print(f"{runner.name if part == 'total' else '    ' + part:24}{spread(times)}")
-    for twin in twins:
-        ratios = [slow.total / fast.total for slow, fast in zip(twin.times, engine.times, strict=True)]
-        print(f"{twin.name} / engine, same document: {spread(ratios)} times, {len(ratios)} steps")
+    for other in others:
+        ratios = [slow.total / fast.total for slow, fast in zip(other.times, engine.times, strict=True)]
+        print(f"{other.name} / engine, same document: {spread(ratios)} times, {len(ratios)} steps")
 
 
 def cpu() -> str:
@@ -129,17 +143,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, choices=range(2, 31), metavar="N", help="2 to 30 (default: 15)")
     rounds = parser.parse_args().rounds
     warm_up = build()[0]
-    engine, *twins = build()
+    engine, *others = build()
     controls = []
     for _ in range(rounds):
         controls.append(control())
         warm_up.run(WARM_UP)
         engine.run(ROUND)
-        for twin in twins:
-            twin.run(ROUND)
-    for twin in twins:
-        assert twin.losses == engine.losses, "the engines disagree"
-    report(engine, twins, controls)
+        for other in others:
+            other.run(ROUND)
+    for other in others:
+        assert other.losses == engine.losses, "the engines disagree"
+    report(engine, others, controls)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from microgpt import reference
 from microgpt._tape import get_tape
 
 settings.register_profile("default", max_examples=150, deadline=None)
-settings.register_profile("thorough", max_examples=10_000, deadline=None)
+settings.register_profile("thorough", max_examples=20_000, deadline=None)
 settings.load_profile("default")
 
 

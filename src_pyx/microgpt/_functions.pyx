@@ -9,7 +9,7 @@ from libc.stdint cimport uint32_t
 
 from microgpt._tape cimport (
     ADD_CONSTANT, BLOCK_END, COS, EXP, LOG, MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL, MUL_CONSTANT,
-    POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, TANH, reserve, reserve_listed, tape
+    POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, TANH, anchor, reserve, reserve_listed, tape
 )
 from microgpt._value cimport Value, as_number, binary, constant
 from microgpt._vector cimport (
@@ -147,7 +147,7 @@ def cross_entropy(logits, Py_ssize_t target):
     p = put_constant_run(POW_CONSTANT, same(put_sum(run(e), z.n)), 1, -1.0)
     p = put_pair_run(MUL, same(e + i), same(p), 1)
     p = put_unary_run(LOG, same(p), 1)
-    result.anchor(put_constant_run(MUL_CONSTANT, same(p), 1, -1.0))
+    anchor(result, put_constant_run(MUL_CONSTANT, same(p), 1, -1.0))
     return result
 
 

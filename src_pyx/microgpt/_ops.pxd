@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, CONSTANT_POW, COS, CUSTOM, DOT, DOT_LISTED, EXP, LAST_BINARY, LAST_UNARY, LOG, MINIMUM,
-    MINIMUM_CONSTANT, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, SUM, SUM_LISTED, TANH, Tape
+    MINIMUM_CONSTANT, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, SUM, SUM_LISTED, TANH, Tape, partials
 )
 
 cdef extern from "kernels.h" nogil:
@@ -244,6 +244,6 @@ cdef inline void propagate(Tape t, uint32_t i, uint32_t low, uint32_t high) noex
             grad[listed[2 * k - 1]] += data[listed[2 * k - 2]] * g
     elif op == CUSTOM:
         listed = &t.pool[a]
-        partial = <double *>&t.pool[b]
+        partial = partials(t, a, t.argument[i].pair.n)
         for k in range(low, high):
             grad[listed[k]] += partial[k] * g

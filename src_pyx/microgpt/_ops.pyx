@@ -1,6 +1,6 @@
 """Names, edges and Python views of the ops declared in _ops.pxd."""
 
-from microgpt._tape cimport CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, SUM, SUM_LISTED, Tape
+from microgpt._tape cimport CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, SUM, SUM_LISTED, Tape, partials
 
 # In the order of the enum Op: the name that users see.
 NAMES = (
@@ -84,6 +84,6 @@ cdef tuple local_grads_of(Tape t, uint32_t i):
     if op == SUM or op == SUM_LISTED:
         return (1.0,) * n
     if op == CUSTOM:
-        return tuple([(<double *>&t.pool[b])[k] for k in range(n)])
+        return tuple([partials(t, a, n)[k] for k in range(n)])
     ids = children_of(t, i)
     return tuple([t.data[<uint32_t>ids[k ^ 1]] for k in range(2 * n)])

@@ -55,7 +55,6 @@ cdef class Handle:
     cdef uint32_t id                # highest node that this object stands for; 0 if for none
     cdef PyObject *next             # the handles before and after it at the same node, borrowed, or NULL
     cdef PyObject *previous
-    cdef void anchor(self, uint32_t id) noexcept
     cdef void mark(self, Tape t) noexcept                   # set LIVE on every node that the handle stands for
     cdef void move(self, const uint32_t *moved) noexcept    # they have new ids, moved[id]
 
@@ -90,11 +89,22 @@ cdef class Tape:
     cdef int resize(self, size_t capacity) except -1
     cdef void shrink(self) noexcept
     cpdef void collect(self) noexcept
-    cdef void slide(self, const uint32_t *moved) noexcept
+    cdef void slide(self, const uint32_t *moved, uint32_t first) noexcept
+    cdef size_t pool_end(self, uint32_t top) noexcept
     cdef uint64_t stamp(self) except 0
     cdef uint32_t written(self, uint64_t stamp) noexcept nogil
 
 cdef Tape tape
+
+
+cdef inline void anchor(Handle handle, uint32_t id) noexcept:
+    """Let the new `handle` keep the nodes up to `id`."""
+    handle.id = id
+    handle.next = tape.handle[id]
+    if handle.next != NULL:
+        (<Handle>handle.next).previous = <PyObject *>handle
+    tape.handle[id] = <PyObject *>handle
+
 
 cdef int reallocate(void **array, size_t n, size_t size) except -1
 
@@ -113,6 +123,16 @@ cdef enum:
 cdef inline size_t block_length(size_t words) noexcept nogil:
     """Length of a pool block with `words` words of content: two more end it, and it is even."""
     return words + (words & 1) + 2
+
+
+cdef inline size_t custom_words(uint32_t n) noexcept nogil:
+    """Words of the block of a custom node: n operands, a word of padding if n is odd, n partials of two words each."""
+    return n + (n & 1) + 2 * <size_t>n
+
+
+cdef inline double *partials(Tape t, uint32_t start, uint32_t n) noexcept nogil:
+    """The partials in the block of a custom node."""
+    return <double *>&t.pool[start + n + (n & 1)]
 
 
 cdef inline int reserve_listed(Tape t, size_t words) except -1:

@@ -65,27 +65,18 @@ cdef size_t move_operands(Tape t, uint32_t i, const uint32_t *moved, size_t pool
             t.argument[i].pair.b = moved[t.argument[i].pair.b]
         return pool_top
     n = listed(t, i)
-    length = block_length(n + (n & 1) + 2 * <size_t>n if op == CUSTOM else n)
+    length = block_length(custom_words(n) if op == CUSTOM else n)
     memmove(&t.pool[pool_top], &t.pool[a], length * sizeof(uint32_t))
     for k in range(n):
         t.pool[pool_top + k] = moved[t.pool[pool_top + k]]
     t.pool[pool_top + length - 2] = i
     t.a[i] = <uint32_t>pool_top
-    if op == CUSTOM:
-        t.argument[i].pair.b = <uint32_t>pool_top + n + (n & 1)
     return pool_top + length
 
 
 @cython.freelist(1024)
 cdef class Handle:
     """What Python holds: keeps its nodes, and all that they were computed from, on the tape."""
-
-    cdef void anchor(self, uint32_t id) noexcept:
-        self.id = id
-        self.next = tape.handle[id]
-        if self.next != NULL:
-            (<Handle>self.next).previous = <PyObject *>self
-        tape.handle[id] = <PyObject *>self
 
     cdef void mark(self, Tape t) noexcept:
         t.seen[self.id] |= LIVE
@@ -185,8 +176,7 @@ cdef class Tape:
             top -= 1
         self.peak = max(self.peak, self.top)
         self.top = top
-        while self.pool_top > 0 and self.pool[self.pool_top - 2] >= top:
-            self.pool_top -= self.pool[self.pool_top - 1]
+        self.pool_top = self.pool_end(top)
         # The nodes that survive are older than every write made above the new top.
         while self.writes > 0 and self.write_top[self.writes - 1] > top:
             self.writes -= 1
@@ -197,6 +187,13 @@ cdef class Tape:
         self.rewinds += 1
         if self.rewinds == 256:
             self.shrink()
+
+    cdef size_t pool_end(self, uint32_t top) noexcept:
+        """Return where the pool blocks of the nodes below `top` end."""
+        cdef size_t end = self.pool_top
+        while end > 0 and self.pool[end - 2] >= top:
+            end -= self.pool[end - 1]
+        return end
 
     cdef void shrink(self) noexcept:
         """Free what a graph long gone has left: arrays more than four times as large as the last rewinds needed."""
@@ -216,7 +213,7 @@ cdef class Tape:
         are in use (`fixed`), nothing happens.
         """
         cdef uint32_t *moved                # the new id of each node: how many live ones are below; owner: this call
-        cdef uint32_t i, live
+        cdef uint32_t i, first, live
         cdef PyObject *handle
         if self.fixed:
             return
@@ -231,22 +228,31 @@ cdef class Tape:
                 handle = (<Handle>handle).next
             if self.seen[i] & LIVE:
                 mark_operands(self, i)
-        live = 0
-        for i in range(self.top):
+        first = 0
+        while first < self.top and self.seen[first] & LIVE:
+            self.seen[first] ^= LIVE
+            moved[first] = first
+            first += 1
+        live = first
+        for i in range(first, self.top):
             moved[i] = live
             live += self.seen[i] >> 2
         moved[self.top] = live
-        self.slide(moved)
+        if first < self.top:
+            self.slide(moved, first)
         free(moved)
 
-    cdef void slide(self, const uint32_t *moved) noexcept:
-        """Move every node marked LIVE to its new id, with its operands, pool block and handles; unmark it."""
-        cdef size_t pool_top = 0
+    cdef void slide(self, const uint32_t *moved, uint32_t first) noexcept:
+        """Move every node marked LIVE to its new id, with its operands, pool block and handles; unmark it.
+
+        Those below `first`, the lowest dead node, are where they should be.
+        """
+        cdef size_t pool_top = self.pool_end(first)
         cdef size_t writes = 0
         cdef size_t k
         cdef uint32_t i, to
         cdef PyObject *handle
-        for i in range(self.top):
+        for i in range(first, self.top):
             if not self.seen[i] & LIVE:
                 continue
             self.seen[i] ^= LIVE

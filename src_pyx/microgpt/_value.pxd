@@ -1,5 +1,6 @@
 # What Python holds of one node.
 
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt._tape cimport Handle
@@ -14,4 +15,12 @@ cdef Value constant(uint8_t op, Value x, double k)
 cdef Value binary(uint8_t op, Value x, Value y)
 cdef double inverse(double k) except? -1.0
 cdef double as_number(object x, str what) except? -1.0
-cdef bint number(object x, double *out) except -1
+cdef bint number_at_length(object x, double *out) except -1
+
+
+cdef inline bint number(object x, double *out) except -1:
+    """Whether `x` is a real number; `out` is then its value as a float."""
+    if PyFloat_CheckExact(x):
+        out[0] = PyFloat_AS_DOUBLE(x)
+        return True
+    return not isinstance(x, Value) and number_at_length(x, out)

@@ -1,6 +1,5 @@
 """Value: a scalar and its gradient, as in microgpt.py and micrograd."""
 
-from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t
 
@@ -8,7 +7,8 @@ from microgpt cimport _graph
 from microgpt._ops cimport children_of, evaluate, local_grads_of, name_of
 from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, COS, CUSTOM, EXP, LEAF, LOG, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU,
-    SIGMOID, SIN, SQRT, TANH, put_block, put_constant, put_leaf, put_pair, reserve, reserve_listed, tape
+    SIGMOID, SIN, SQRT, TANH, anchor, custom_words, partials, put_block, put_constant, put_leaf, put_pair, reserve,
+    reserve_listed, tape
 )
 
 from numbers import Real
@@ -17,12 +17,8 @@ from numbers import Real
 cdef dict MICROGRAD_NAMES = {"leaf": "", "add": "+", "mul": "*", "relu": "ReLU"}
 
 
-cdef bint number(object x, double *out) except -1:
-    """Whether `x` is a real number; `out` is then its value as a float."""
-    if PyFloat_CheckExact(x):
-        out[0] = PyFloat_AS_DOUBLE(x)
-        return True
-    if isinstance(x, Real):
+cdef bint number_at_length(object x, double *out) except -1:
+    if isinstance(x, (int, float, Real)):   # the first two are one look each; Real, numpy's numbers and others, is a long one
         out[0] = float(x)
         return True
     return False
@@ -52,7 +48,7 @@ cdef Value value_of(uint32_t id):
             return <Value>handle
         handle = (<Handle>handle).next
     value = Value.__new__(Value)
-    value.anchor(id)
+    anchor(value, id)
     return value
 
 
@@ -63,7 +59,7 @@ cdef Value unary(uint8_t op, Value x):
     cdef uint32_t a
     reserve(tape, 1)
     a = node(x)
-    value.anchor(put_constant(tape, op, a, 0.0, evaluate(op, tape.data[a], 0.0)))
+    anchor(value, put_constant(tape, op, a, 0.0, evaluate(op, tape.data[a], 0.0)))
     return value
 
 
@@ -72,7 +68,7 @@ cdef Value constant(uint8_t op, Value x, double k):
     cdef uint32_t a
     reserve(tape, 1)
     a = node(x)
-    value.anchor(put_constant(tape, op, a, k, evaluate(op, tape.data[a], k)))
+    anchor(value, put_constant(tape, op, a, k, evaluate(op, tape.data[a], k)))
     return value
 
 
@@ -82,8 +78,26 @@ cdef Value binary(uint8_t op, Value x, Value y):
     reserve(tape, 1)
     a = node(x)
     b = node(y)
-    value.anchor(put_pair(tape, op, a, b, 0, evaluate(op, tape.data[a], tape.data[b])))
+    anchor(value, put_pair(tape, op, a, b, 0, evaluate(op, tape.data[a], tape.data[b])))
     return value
+
+
+cdef inline object plus(Value x, object y):
+    cdef double k
+    if number(y, &k):
+        return constant(ADD_CONSTANT, x, k)
+    if isinstance(y, Value):
+        return binary(ADD, x, <Value>y)
+    return NotImplemented
+
+
+cdef inline object times(Value x, object y):
+    cdef double k
+    if number(y, &k):
+        return constant(MUL_CONSTANT, x, k)
+    if isinstance(y, Value):
+        return binary(MUL, x, <Value>y)
+    return NotImplemented
 
 
 def restore_leaf(cls, double data, double grad, attributes):
@@ -106,23 +120,19 @@ cdef double inverse(double k) except? -1.0:
         raise OverflowError(f"1 / {k!r} is too large for a float") from None
 
 
-cdef uint32_t put_custom(double data, list children, list partials) except 0:
+cdef uint32_t put_custom(double data, list children, list local_grads) except 0:
     """Put a node with listed operands and partials."""
     cdef uint32_t n = <uint32_t>len(children)
     cdef uint32_t start, k
-    cdef double *partial
-    cdef Value child
     for child in children:
-        node(child)
+        node(<Value>child)
     reserve(tape, 1)
-    reserve_listed(tape, 3 * <size_t>n + 1 + BLOCK_END)
-    start = put_block(tape, n + (n & 1) + 2 * <size_t>n)
-    partial = <double *>&tape.pool[start + n + (n & 1)]
+    reserve_listed(tape, custom_words(n) + BLOCK_END)
+    start = put_block(tape, custom_words(n))
     for k in range(n):
-        child = children[k]
-        tape.pool[start + k] = child.id
-        partial[k] = partials[k]
-    return put_pair(tape, CUSTOM, start, start + n + (n & 1), n, data)
+        tape.pool[start + k] = (<Value>children[k]).id
+        partials(tape, start, n)[k] = local_grads[k]
+    return put_pair(tape, CUSTOM, start, 0, n, data)
 
 
 cdef class Value(Handle):
@@ -135,20 +145,20 @@ cdef class Value(Handle):
 
     def __init__(self, data, children=(), local_grads=()):
         cdef double value = as_number(data, "Value")
-        cdef list partials = [as_number(local_grad, "local_grads") for local_grad in local_grads]
+        cdef list given = [as_number(local_grad, "local_grads") for local_grad in local_grads]
         children = list(children)
         if self.id != 0:
             raise TypeError("a Value is made once: __init__ was called again")
-        if children or partials:
+        if children or given:
             for child_or_not in children:
                 if not isinstance(child_or_not, Value):
                     raise TypeError(f"children must be Values, got {type(child_or_not).__name__}")
-            if len(children) != len(partials):
-                raise ValueError(f"each child needs its local_grad, got {len(children)} children and {len(partials)} local_grads")
-            self.anchor(put_custom(value, children, partials))
+            if len(children) != len(given):
+                raise ValueError(f"each child needs its local_grad, got {len(children)} children and {len(given)} local_grads")
+            anchor(self, put_custom(value, children, given))
         else:
             reserve(tape, 1)
-            self.anchor(put_leaf(tape, value))
+            anchor(self, put_leaf(tape, value))
 
     @property
     def data(self):
@@ -237,27 +247,17 @@ cdef class Value(Handle):
 
     def __add__(self, other):
         """Return data + other. Partials: 1, 1."""
-        cdef double k
-        if isinstance(other, Value):
-            return binary(ADD, self, <Value>other)
-        if number(other, &k):
-            return constant(ADD_CONSTANT, self, k)
-        return NotImplemented
+        return plus(self, other)
 
     def __radd__(self, other):
-        return self.__add__(other)
+        return plus(self, other)
 
     def __mul__(self, other):
         """Return data * other. Partials: other, data."""
-        cdef double k
-        if isinstance(other, Value):
-            return binary(MUL, self, <Value>other)
-        if number(other, &k):
-            return constant(MUL_CONSTANT, self, k)
-        return NotImplemented
+        return times(self, other)
 
     def __rmul__(self, other):
-        return self.__mul__(other)
+        return times(self, other)
 
     def __neg__(self):
         """Return data * -1, one node."""
@@ -266,10 +266,10 @@ cdef class Value(Handle):
     def __sub__(self, other):
         """Return data + (-other), two nodes if `other` is a Value."""
         cdef double k
-        if isinstance(other, Value):
-            return binary(ADD, self, constant(MUL_CONSTANT, <Value>other, -1.0))
         if number(other, &k):
             return constant(ADD_CONSTANT, self, -k)
+        if isinstance(other, Value):
+            return binary(ADD, self, constant(MUL_CONSTANT, <Value>other, -1.0))
         return NotImplemented
 
     def __rsub__(self, other):
@@ -282,10 +282,10 @@ cdef class Value(Handle):
     def __truediv__(self, other):
         """Return data * other**-1, two nodes if `other` is a Value. ZeroDivisionError if `other` is 0."""
         cdef double k
-        if isinstance(other, Value):
-            return binary(MUL, self, constant(POW_CONSTANT, <Value>other, -1.0))
         if number(other, &k):
             return constant(MUL_CONSTANT, self, inverse(k))
+        if isinstance(other, Value):
+            return binary(MUL, self, constant(POW_CONSTANT, <Value>other, -1.0))
         return NotImplemented
 
     def __rtruediv__(self, other):
@@ -305,10 +305,10 @@ cdef class Value(Handle):
         cdef double k
         if modulo is not None:
             return NotImplemented
-        if isinstance(other, Value):
-            return binary(POW, self, <Value>other)
         if number(other, &k):
             return constant(POW_CONSTANT, self, k)
+        if isinstance(other, Value):
+            return binary(POW, self, <Value>other)
         return NotImplemented
 
     def __rpow__(self, other, modulo):

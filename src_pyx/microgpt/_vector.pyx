@@ -6,7 +6,7 @@ from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
 from microgpt._ops cimport evaluate
 from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, DOT, DOT_LISTED, LEAF, LIVE, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SUM,
-    SUM_LISTED, Tape, put_block, put_constant, put_leaf, put_pair, reserve, reserve_listed, tape
+    SUM_LISTED, Tape, anchor, put_block, put_constant, put_leaf, put_pair, reserve, reserve_listed, tape
 )
 from microgpt._value cimport Value, as_number, inverse, node, number, unary, value_of
 
@@ -77,7 +77,7 @@ cdef void settle(Vector v, uint32_t start, uint32_t n) noexcept:
     """Let the new `v` stand for the run of `n` nodes from `start`."""
     v.start = start
     v.n = n
-    v.anchor(start + n - 1)
+    anchor(v, start + n - 1)
 
 
 cdef int settle_listed(Vector v, Operands x, uint32_t n) except -1:
@@ -98,7 +98,7 @@ cdef int settle_listed(Vector v, Operands x, uint32_t n) except -1:
     for i in range(n):
         v.listed[i] = at(x, i)
     v.n = n
-    v.anchor(highest)
+    anchor(v, highest)
     return 0
 
 
@@ -181,7 +181,7 @@ cdef Value dot(Vector v, Vector w):
         raise ValueError(f"a dot needs vectors of one length, got {v.n} and {w.n}")
     reserve(tape, 1)
     reserve_listed(tape, 2 * <size_t>v.n + BLOCK_END)
-    result.anchor(put_dot(elements(v, 0), elements(w, 0), v.n))
+    anchor(result, put_dot(elements(v, 0), elements(w, 0), v.n))
     return result
 
 
@@ -341,7 +341,7 @@ cdef class Vector(Handle):
         cdef Value result = Value.__new__(Value)
         reserve(tape, 1)
         reserve_listed(tape, v.n + BLOCK_END)
-        result.anchor(put_sum(elements(v, 0), v.n))
+        anchor(result, put_sum(elements(v, 0), v.n))
         return result
 
     def mean(self):
@@ -418,7 +418,7 @@ cdef class Matrix(Handle):
         for row in given:
             for item in row:
                 put_leaf(tape, item)
-        self.anchor(tape.top - 1)
+        anchor(self, tape.top - 1)
 
     cdef void mark(self, Tape t) noexcept:
         cdef uint32_t i
