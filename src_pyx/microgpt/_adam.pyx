@@ -3,7 +3,7 @@
 from cpython cimport array
 from libc.stdint cimport uint32_t, uint64_t
 
-from microgpt._tape cimport LEAF, tape
+from microgpt._tape cimport LEAF, new_stamp, tape
 from microgpt._vector cimport Operands, Vector, at, elements
 
 cdef extern from "kernels.h" nogil:
@@ -16,7 +16,7 @@ def check_leaves(Vector parameters):
     """Raise ValueError unless every parameter is a leaf."""
     cdef Operands x = elements(parameters, 0)
     for i in range(parameters.n):
-        if tape.op[at(x, i)] != LEAF:
+        if tape.node[at(x, i)].op != LEAF:
             raise ValueError(f"Adam can change leaves only, parameter {i} is computed")
 
 
@@ -42,14 +42,14 @@ def adam_step(Vector parameters, array.array m, array.array v, double learning_r
         if k < length:
             raise OverflowError(f"the square of a gradient is too large: parameter {i + k}, {tape.grad[at(x, i + k)]!r}")
         i += length
-    stamp = tape.stamp()
+    stamp = new_stamp(tape)
     i = 0
     while i < n:
         length = run_length(x, i, n)
         adam_run(&tape.data[at(x, i)], &tape.grad[at(x, i)], &m.data.as_doubles[i], &v.data.as_doubles[i], length, learning_rate,
                  beta1, beta2, eps, correction1, correction2)
         for k in range(length):
-            tape.argument[at(x, i) + k].stamp = stamp
+            tape.node[at(x, i) + k].argument.stamp = stamp
         i += length
 
 

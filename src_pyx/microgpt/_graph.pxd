@@ -4,6 +4,6 @@ from libc.stdint cimport uint32_t
 
 from microgpt._tape cimport Tape
 
-cdef int backward(Tape t, uint32_t root) except -1
-cdef int refuse_stale(Tape t, uint32_t i) except -1
-cdef int zero_grad(Tape t, uint32_t root) except -1
+cdef int backward(Tape *t, uint32_t root) except -1
+cdef int refuse_stale(Tape *t, uint32_t i) except -1
+cdef int zero_grad(Tape *t, uint32_t root) except -1

@@ -15,7 +15,9 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free
 
 from microgpt._ops cimport name_of, propagate, reads_operands
-from microgpt._tape cimport CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, SEEN, SUM, UNSEEN, Tape, reallocate
+from microgpt._tape cimport (
+    CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, SEEN, SUM, UNSEEN, Node, Tape, reallocate, written
+)
 
 cdef extern from "kernels.h" nogil:
     size_t count_seen(const uint8_t *p, size_t n)
@@ -57,8 +59,13 @@ cdef int make_room(size_t n, bint split) except -1:
     return 0
 
 
-cdef inline void descend(Tape t, uint32_t id) noexcept nogil:
+cdef inline void descend(Tape *t, uint32_t id, bint split) noexcept nogil:
+    """Go to node `id`; one whose one or two operands are all SEEN goes straight into the order."""
+    cdef const Node *node = &t.node[id]
     t.seen[id] = SEEN
+    if node.op <= LAST_BINARY and t.seen[node.a] == SEEN and (node.op <= LAST_UNARY or t.seen[node.argument.pair.b] == SEEN):
+        add(id, 0, 0, split)
+        return
     search.path[search.depth].id = id
     search.path[search.depth].next = 0
     search.depth += 1
@@ -78,45 +85,45 @@ cdef inline void add(uint32_t id, uint32_t low, uint32_t high, bint split) noexc
     search.length += 1
 
 
-cdef inline uint32_t operands(Tape t, uint32_t i) noexcept nogil:
+cdef inline uint32_t operands(Tape *t, uint32_t i) noexcept nogil:
     """Number of operands of a sum (or custom node), or of pairs of operands of a dot."""
-    return t.argument[i].pair.n
+    return t.node[i].argument.pair.n
 
 
-cdef inline uint32_t first(Tape t, uint32_t i, uint32_t k) noexcept nogil:
+cdef inline uint32_t first(Tape *t, uint32_t i, uint32_t k) noexcept nogil:
     """The k-th operand of a sum (or custom node), or the first of the k-th pair of a dot."""
-    cdef uint8_t op = t.op[i]
+    cdef uint8_t op = t.node[i].op
     if op == SUM or op == DOT:
-        return t.a[i] + k
-    return t.pool[t.a[i] + (2 * k if op == DOT_LISTED else k)]
+        return t.node[i].a + k
+    return t.pool[t.node[i].a + (2 * k if op == DOT_LISTED else k)]
 
 
-cdef inline uint32_t second(Tape t, uint32_t i, uint32_t k) noexcept nogil:
+cdef inline uint32_t second(Tape *t, uint32_t i, uint32_t k) noexcept nogil:
     """The second operand of the k-th pair of a dot; of a sum the same as the first."""
-    cdef uint8_t op = t.op[i]
+    cdef uint8_t op = t.node[i].op
     if op == DOT:
-        return t.argument[i].pair.b + k
+        return t.node[i].argument.pair.b + k
     if op == DOT_LISTED:
-        return t.pool[t.a[i] + 2 * k + 1]
+        return t.pool[t.node[i].a + 2 * k + 1]
     return first(t, i, k)
 
 
-cdef inline uint32_t skip_seen(Tape t, uint32_t i, uint32_t k) noexcept nogil:
+cdef inline uint32_t skip_seen(Tape *t, uint32_t i, uint32_t k) noexcept nogil:
     """Return the first operand (or pair) at or after `k` of node `i` that is not just SEEN, or their number."""
-    cdef uint8_t op = t.op[i]
+    cdef uint8_t op = t.node[i].op
     cdef uint32_t n = operands(t, i)
     cdef uint32_t unseen
     if op == SUM:
-        return k + <uint32_t>count_seen(&t.seen[t.a[i] + k], n - k)
+        return k + <uint32_t>count_seen(&t.seen[t.node[i].a + k], n - k)
     if op == DOT:   # first operands no further than seconds: else new seconds, met one by one, rescan all first ones each time
-        unseen = k + <uint32_t>count_seen(&t.seen[t.argument[i].pair.b + k], n - k)
-        return min(unseen, k + <uint32_t>count_seen(&t.seen[t.a[i] + k], min(unseen + 1, n) - k))
+        unseen = k + <uint32_t>count_seen(&t.seen[t.node[i].argument.pair.b + k], n - k)
+        return min(unseen, k + <uint32_t>count_seen(&t.seen[t.node[i].a + k], min(unseen + 1, n) - k))
     while k < n and t.seen[first(t, i, k)] == SEEN and t.seen[second(t, i, k)] == SEEN:
         k += 1
     return k
 
 
-cdef inline void mark(Tape t, uint32_t i, uint32_t low, uint32_t high, uint8_t seen) noexcept nogil:
+cdef inline void mark(Tape *t, uint32_t i, uint32_t low, uint32_t high, uint8_t seen) noexcept nogil:
     """Mark the operands numbered [low, high) of a sum or dot."""
     cdef uint32_t k
     for k in range(low, high):
@@ -124,30 +131,32 @@ cdef inline void mark(Tape t, uint32_t i, uint32_t low, uint32_t high, uint8_t s
         t.seen[second(t, i, k)] = seen
 
 
-cdef int visit(Tape t, uint32_t root, bint split) except -1:
+cdef int visit(Tape *t, uint32_t root, bint split) except -1:
     """Fill `search.order` with the computed nodes that `root` reaches. Return 0 where sums must be split and are not, else 1."""
     cdef Step *step
+    cdef const Node *node
     cdef uint32_t i, k, child
     cdef uint8_t op
     cdef size_t turns = 0
     search.length = 0
     search.depth = 0
-    if t.op[root] == LEAF:
+    if t.node[root].op == LEAF:
         return True
-    descend(t, root)
+    descend(t, root, split)
     while search.depth > 0:
         turns += 1
         if turns % BETWEEN_SIGNALS == 0:
             PyErr_CheckSignals()
         step = &search.path[search.depth - 1]
         i = step.id
-        op = t.op[i]
+        node = &t.node[i]
+        op = node.op
         if op <= LAST_BINARY:
-            child = t.a[i]
+            child = node.a
             if t.seen[child] == SEEN and op > LAST_UNARY:
-                child = t.argument[i].pair.b
+                child = node.argument.pair.b
             if t.seen[child] == UNSEEN:
-                descend(t, child)
+                descend(t, child, split)
                 continue
             if t.seen[child] == OPEN:
                 return False
@@ -174,17 +183,17 @@ cdef int visit(Tape t, uint32_t root, bint split) except -1:
             else:
                 mark(t, i, step.next, k, OPEN)
         step.next = k
-        descend(t, child)
+        descend(t, child, split)
     return True
 
 
-cdef void forget(Tape t) noexcept nogil:
+cdef void forget(Tape *t) noexcept nogil:
     """Take back every mark of the last search, finished or not."""
     cdef size_t k
     cdef uint32_t i
     for k in range(search.depth):
         i = search.path[k].id
-        if t.op[i] > LAST_BINARY and t.op[i] != CUSTOM:
+        if t.node[i].op > LAST_BINARY and t.node[i].op != CUSTOM:
             mark(t, i, 0, search.path[k].next, SEEN)
     for k in range(search.depth):
         t.seen[search.path[k].id] = UNSEEN
@@ -192,7 +201,7 @@ cdef void forget(Tape t) noexcept nogil:
         t.seen[search.order[k]] = UNSEEN
 
 
-cdef int arrange(Tape t, uint32_t root) except -1:
+cdef int arrange(Tape *t, uint32_t root) except -1:
     """Order the nodes that `root` reaches. Return whether sums are split into segments."""
     make_room(<size_t>root + 1, False)
     if visit(t, root, False):
@@ -203,35 +212,35 @@ cdef int arrange(Tape t, uint32_t root) except -1:
     return 1
 
 
-cdef bint is_stale(Tape t, uint32_t i) noexcept nogil:
+cdef bint is_stale(Tape *t, uint32_t i) noexcept nogil:
     """Whether a leaf that node `i` needs for its partials was written after the node was made."""
     cdef uint32_t k
-    cdef uint8_t op = t.op[i]
+    cdef uint8_t op = t.node[i].op
     if not reads_operands(op):
         return False
     if op <= LAST_UNARY:
-        return written_after(t, t.a[i], i)
+        return written_after(t, t.node[i].a, i)
     if op <= LAST_BINARY:
-        return written_after(t, t.a[i], i) or written_after(t, t.argument[i].pair.b, i)
+        return written_after(t, t.node[i].a, i) or written_after(t, t.node[i].argument.pair.b, i)
     for k in range(operands(t, i)):
         if written_after(t, first(t, i, k), i) or written_after(t, second(t, i, k), i):
             return True
     return False
 
 
-cdef inline bint written_after(Tape t, uint32_t child, uint32_t i) noexcept nogil:
-    return t.op[child] == LEAF and t.written(t.argument[child].stamp) > i
+cdef inline bint written_after(Tape *t, uint32_t child, uint32_t i) noexcept nogil:
+    return t.node[child].op == LEAF and written(t, t.node[child].argument.stamp) > i
 
 
-cdef int refuse_stale(Tape t, uint32_t i) except -1:
+cdef int refuse_stale(Tape *t, uint32_t i) except -1:
     """Raise if a partial of node `i` would be computed from a leaf that changed since."""
     if is_stale(t, i):
-        raise RuntimeError(f"a leaf used by `{name_of(t.op[i])}` was changed after it was used: compute the result again, "
+        raise RuntimeError(f"a leaf used by `{name_of(t.node[i].op)}` was changed after it was used: compute the result again, "
                            "then ask for its gradients")
     return 0
 
 
-cdef int refuse_any_stale(Tape t) except -1:
+cdef int refuse_any_stale(Tape *t) except -1:
     """Raise if a node of the order is stale. Only nodes older than the last write are looked at."""
     cdef uint32_t last_write = t.write_top[t.writes - 1] if t.writes > 0 else 0
     cdef size_t k
@@ -241,7 +250,7 @@ cdef int refuse_any_stale(Tape t) except -1:
     return 0
 
 
-cdef int backward(Tape t, uint32_t root) except -1:
+cdef int backward(Tape *t, uint32_t root) except -1:
     """Add d(root)/d(node) to the grad of every node that `root` reaches. The grad of root itself becomes 1."""
     begin(t)
     try:
@@ -251,7 +260,7 @@ cdef int backward(Tape t, uint32_t root) except -1:
     return 0
 
 
-cdef int propagate_all(Tape t, uint32_t root, bint split) except -1:
+cdef int propagate_all(Tape *t, uint32_t root, bint split) except -1:
     cdef size_t k
     cdef uint32_t i
     refuse_any_stale(t)
@@ -267,7 +276,7 @@ cdef int propagate_all(Tape t, uint32_t root, bint split) except -1:
     return 0
 
 
-cdef int zero_grad(Tape t, uint32_t root) except -1:
+cdef int zero_grad(Tape *t, uint32_t root) except -1:
     """Set the grad of every node that `root` reaches to 0."""
     cdef size_t k
     cdef uint32_t i, j
@@ -277,10 +286,10 @@ cdef int zero_grad(Tape t, uint32_t root) except -1:
         t.grad[root] = 0.0
         for k in range(search.length):
             i = search.order[k]
-            if t.op[i] <= LAST_BINARY:
-                t.grad[t.a[i]] = 0.0
-                if t.op[i] > LAST_UNARY:
-                    t.grad[t.argument[i].pair.b] = 0.0
+            if t.node[i].op <= LAST_BINARY:
+                t.grad[t.node[i].a] = 0.0
+                if t.node[i].op > LAST_UNARY:
+                    t.grad[t.node[i].argument.pair.b] = 0.0
             else:
                 for j in range(operands(t, i)):
                     t.grad[first(t, i, j)] = 0.0
@@ -290,7 +299,7 @@ cdef int zero_grad(Tape t, uint32_t root) except -1:
     return 0
 
 
-cdef int begin(Tape t) except -1:
+cdef int begin(Tape *t) except -1:
     """Start a search: until its end ids stay as they are, though a signal handler may run Python code in the middle."""
     if t.fixed:
         raise RuntimeError("a backward() or zero_grad() is running: it can not be called from a signal handler")
@@ -300,7 +309,7 @@ cdef int begin(Tape t) except -1:
     return 0
 
 
-cdef void end(Tape t) noexcept:
+cdef void end(Tape *t) noexcept:
     """End a search, complete or interrupted: take back its marks and free scratch that is large."""
     global search
     forget(t)

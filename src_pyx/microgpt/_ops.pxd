@@ -21,8 +21,8 @@ cdef double overflow_error(str op, double x) except? -1.0 with gil
 cdef double pow_at_edge(double x, double k) except? -1.0 with gil
 cdef double pow_of_values(double x, double y) except? -1.0 with gil
 cdef str name_of(uint8_t op)
-cdef tuple children_of(Tape t, uint32_t i)
-cdef tuple local_grads_of(Tape t, uint32_t i)
+cdef tuple children_of(Tape *t, uint32_t i)
+cdef tuple local_grads_of(Tape *t, uint32_t i)
 
 
 # exp: any data, overflow above 709.78. Partial: result.
@@ -206,21 +206,27 @@ cdef inline bint reads_operands(uint8_t op) noexcept nogil:
     return op not in (EXP, TANH, SQRT, ADD, ADD_CONSTANT, MUL_CONSTANT, CONSTANT_POW, SUM, SUM_LISTED, CUSTOM)
 
 
-cdef inline void propagate(Tape t, uint32_t i, uint32_t low, uint32_t high) noexcept nogil:
+cdef inline void propagate(Tape *t, uint32_t i, uint32_t low, uint32_t high) noexcept nogil:
     """Add partial * grad of node `i` to the grad of each operand, of those numbered [low, high) where there are many."""
-    cdef uint8_t op = t.op[i]
+    cdef uint8_t op = t.node[i].op
     cdef double *data = t.data
     cdef double *grad = t.grad
     cdef double g = grad[i]
-    cdef uint32_t a = t.a[i]
+    cdef uint32_t a = t.node[i].a
     cdef uint32_t b, k
     cdef uint32_t *listed
     cdef double *partial
     if op <= LAST_UNARY:
-        grad[a] += partial_a(op, data[a], t.argument[i].constant, data[i]) * g
+        grad[a] += partial_a(op, data[a], t.node[i].argument.constant, data[i]) * g
         return
-    b = t.argument[i].pair.b
-    if op <= LAST_BINARY:
+    b = t.node[i].argument.pair.b
+    if op == ADD:                   # as below, without the choice of a partial: most nodes of a script are sums and products
+        grad[a] += g
+        grad[b] += g
+    elif op == MUL:
+        grad[a] += data[b] * g
+        grad[b] += data[a] * g
+    elif op <= LAST_BINARY:
         grad[a] += partial_a(op, data[a], data[b], data[i]) * g
         grad[b] += partial_b(op, data[a], data[b], data[i]) * g
     elif op == SUM:
@@ -244,6 +250,6 @@ cdef inline void propagate(Tape t, uint32_t i, uint32_t low, uint32_t high) noex
             grad[listed[2 * k - 1]] += data[listed[2 * k - 2]] * g
     elif op == CUSTOM:
         listed = &t.pool[a]
-        partial = partials(t, a, t.argument[i].pair.n)
+        partial = partials(t, a, t.node[i].argument.pair.n)
         for k in range(low, high):
             grad[listed[k]] += partial[k] * g

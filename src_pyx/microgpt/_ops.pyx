@@ -45,17 +45,17 @@ cdef double pow_of_values(double x, double y) except? -1.0 with gil:
     return pow_value(x, y)
 
 
-cdef tuple children_of(Tape t, uint32_t i):
+cdef tuple children_of(Tape *t, uint32_t i):
     """Return the ids of the operands of node `i`, in constructor order."""
-    cdef uint8_t op = t.op[i]
-    cdef uint32_t a = t.a[i]
+    cdef uint8_t op = t.node[i].op
+    cdef uint32_t a = t.node[i].a
     cdef uint32_t b, n, k
     if op == LEAF:
         return ()
     if op <= LAST_UNARY:
         return (a,)
-    b = t.argument[i].pair.b
-    n = t.argument[i].pair.n
+    b = t.node[i].argument.pair.b
+    n = t.node[i].argument.pair.n
     if op <= LAST_BINARY:
         return (a, b)
     if op == SUM:
@@ -67,18 +67,18 @@ cdef tuple children_of(Tape t, uint32_t i):
     return tuple([t.pool[a + k] for k in range(n)])
 
 
-cdef tuple local_grads_of(Tape t, uint32_t i):
+cdef tuple local_grads_of(Tape *t, uint32_t i):
     """Return the partials of node `i`, one for each of its operands."""
-    cdef uint8_t op = t.op[i]
-    cdef uint32_t a = t.a[i]
+    cdef uint8_t op = t.node[i].op
+    cdef uint32_t a = t.node[i].a
     cdef uint32_t b, n, k
     cdef tuple ids
     if op == LEAF:
         return ()
     if op <= LAST_UNARY:
-        return (partial_a(op, t.data[a], t.argument[i].constant, t.data[i]),)
-    b = t.argument[i].pair.b
-    n = t.argument[i].pair.n
+        return (partial_a(op, t.data[a], t.node[i].argument.constant, t.data[i]),)
+    b = t.node[i].argument.pair.b
+    n = t.node[i].argument.pair.n
     if op <= LAST_BINARY:
         return (partial_a(op, t.data[a], t.data[b], t.data[i]), partial_b(op, t.data[a], t.data[b], t.data[i]))
     if op == SUM or op == SUM_LISTED:

@@ -49,70 +49,89 @@ cdef struct Pair:
 cdef union Argument:
     Pair pair                       # of an op with two operands or spans
     double constant                 # of an op with one operand and a number
-    uint64_t stamp                  # of a leaf: when its data was last written (Tape.stamp), 0 for never
+    uint64_t stamp                  # of a leaf: when its data was last written (new_stamp), 0 for never
+
+cdef struct Node:
+    uint8_t op                      # which Op made it
+    uint32_t a                      # first operand, or start of the first span, or start of a pool block
+    Argument argument               # what else the op needs
+
+cdef struct Tape:
+    double *data                    # the value
+    double *grad                    # d(root)/d(node), summed over every use
+    uint8_t *seen                   # UNSEEN, SEEN or OPEN
+    Node *node                      # how it was computed
+    PyObject **handle               # first of the live handles anchored at the node, borrowed, or NULL
+    uint32_t top                    # first free id; nodes live in [1, top)
+    uint32_t capacity               # ids that fit into the arrays
+
+    uint32_t *pool                  # operands listed one by one: a block per node (put_block)
+    size_t pool_top                 # first free word
+    size_t pool_capacity
+
+    uint64_t *write_clock           # log of leaf writes: the stamp given out ...
+    uint32_t *write_top             # ... and the top at that time, both increasing
+    size_t writes
+    size_t writes_capacity
+    uint64_t clock                  # the last stamp given out
+
+    bint fixed                      # ids are in use elsewhere: no collection now
+    uint32_t peak                   # highest top of the last `rewinds` rewinds, to see whether the arrays are too large
+    uint32_t rewinds
 
 cdef class Handle:
     cdef uint32_t id                # highest node that this object stands for; 0 if for none
     cdef PyObject *next             # the handles before and after it at the same node, borrowed, or NULL
     cdef PyObject *previous
-    cdef void mark(self, Tape t) noexcept                   # set LIVE on every node that the handle stands for
+    cdef void mark(self, Tape *t) noexcept                  # set LIVE on every node that the handle stands for
     cdef void move(self, const uint32_t *moved) noexcept    # they have new ids, moved[id]
 
-cdef class Tape:
-    cdef double *data               # the value
-    cdef double *grad               # d(root)/d(node), summed over every use
-    cdef uint8_t *op                # which Op made the node
-    cdef uint8_t *seen              # UNSEEN, SEEN or OPEN
-    cdef uint32_t *a                # first operand, or start of the first span, or start of a pool block
-    cdef Argument *argument         # what else the op needs
-    cdef PyObject **handle          # first of the live handles anchored at the node, borrowed, or NULL
-    cdef uint32_t top               # first free id; nodes live in [1, top)
-    cdef uint32_t capacity          # ids that fit into the arrays
+cdef Tape *tape                     # the one of this process
 
-    cdef uint32_t *pool             # operands listed one by one: a block per node (put_block)
-    cdef size_t pool_top            # first free word
-    cdef size_t pool_capacity
+cdef int grow(Tape *t, size_t n) except -1
+cdef void rewind(Tape *t) noexcept
+cdef int grow_pool(Tape *t, size_t words) except -1
+cdef void collect(Tape *t) noexcept
+cdef uint64_t new_stamp(Tape *t) except 0
+cdef uint32_t written(Tape *t, uint64_t since) noexcept nogil
 
-    cdef uint64_t *write_clock      # log of leaf writes: the stamp given out ...
-    cdef uint32_t *write_top        # ... and the top at that time, both increasing
-    cdef size_t writes
-    cdef size_t writes_capacity
-    cdef uint64_t clock             # the last stamp given out
 
-    cdef bint fixed                 # ids are in use elsewhere: no collection now
-    cdef uint32_t peak              # highest top of the last `rewinds` rewinds, to see whether the arrays are too large
-    cdef uint32_t rewinds
-
-    cdef int grow(self, size_t n) except -1
-    cdef void rewind(self) noexcept
-    cdef int grow_pool(self, size_t words) except -1
-    cdef int resize(self, size_t capacity) except -1
-    cdef void shrink(self) noexcept
-    cpdef void collect(self) noexcept
-    cdef void slide(self, const uint32_t *moved, uint32_t first) noexcept
-    cdef size_t pool_end(self, uint32_t top) noexcept
-    cdef uint64_t stamp(self) except 0
-    cdef uint32_t written(self, uint64_t stamp) noexcept nogil
-
-cdef Tape tape
+cdef inline void anchor_new(Handle handle, uint32_t id) noexcept:
+    """Let the new `handle` keep the nodes up to `id`, which was put just now: it is the first, nothing is read."""
+    handle.id = id
+    tape.handle[id] = <PyObject *>handle
 
 
 cdef inline void anchor(Handle handle, uint32_t id) noexcept:
     """Let the new `handle` keep the nodes up to `id`."""
-    handle.id = id
     handle.next = tape.handle[id]
     if handle.next != NULL:
         (<Handle>handle.next).previous = <PyObject *>handle
-    tape.handle[id] = <PyObject *>handle
+    anchor_new(handle, id)
+
+
+cdef inline void detach(Handle handle) noexcept:
+    """Let go of what the dying `handle` kept. It calls nothing of Python."""
+    if handle.id == 0:
+        rewind(tape)       # the op that was to fill it failed: its nodes go with it
+        return
+    if handle.next != NULL:
+        (<Handle>handle.next).previous = handle.previous
+    if handle.previous != NULL:
+        (<Handle>handle.previous).next = handle.next
+        return
+    tape.handle[handle.id] = handle.next
+    if handle.next == NULL and handle.id == tape.top - 1:
+        rewind(tape)
 
 
 cdef int reallocate(void **array, size_t n, size_t size) except -1
 
 
-cdef inline int reserve(Tape t, size_t n) except -1:
+cdef inline int reserve(Tape *t, size_t n) except -1:
     """Make room for `n` nodes. It may collect: ids read before are void, an op reserves first, then reads its operands."""
     if n > t.capacity - t.top:
-        return t.grow(n)
+        return grow(t, n)
     return 0
 
 
@@ -130,19 +149,19 @@ cdef inline size_t custom_words(uint32_t n) noexcept nogil:
     return n + (n & 1) + 2 * <size_t>n
 
 
-cdef inline double *partials(Tape t, uint32_t start, uint32_t n) noexcept nogil:
+cdef inline double *partials(Tape *t, uint32_t start, uint32_t n) noexcept nogil:
     """The partials in the block of a custom node."""
     return <double *>&t.pool[start + n + (n & 1)]
 
 
-cdef inline int reserve_listed(Tape t, size_t words) except -1:
+cdef inline int reserve_listed(Tape *t, size_t words) except -1:
     """Make room for `words` words of pool blocks, BLOCK_END more for each block included. It may collect, as `reserve`."""
     if words > t.pool_capacity - t.pool_top:
-        return t.grow_pool(words)
+        return grow_pool(t, words)
     return 0
 
 
-cdef inline uint32_t put_block(Tape t, size_t words) noexcept nogil:
+cdef inline uint32_t put_block(Tape *t, size_t words) noexcept nogil:
     """Return the start of a pool block of `words` words for the node that is put next, in room reserved before.
 
     Two more words end the block, its owner and its whole length, so that a rewind can walk back block by block. Lengths are
@@ -156,33 +175,33 @@ cdef inline uint32_t put_block(Tape t, size_t words) noexcept nogil:
     return <uint32_t>start
 
 
-cdef inline uint32_t put(Tape t, uint8_t op, uint8_t seen, uint32_t a, double data) noexcept nogil:
+cdef inline uint32_t put(Tape *t, uint8_t op, uint8_t seen, uint32_t a, double data) noexcept nogil:
     """Write the next node into room reserved before; the caller sets its argument."""
     cdef uint32_t i = t.top
     t.data[i] = data
     t.grad[i] = 0.0
-    t.op[i] = op
+    t.node[i].op = op
     t.seen[i] = seen
-    t.a[i] = a
+    t.node[i].a = a
     t.handle[i] = NULL
     t.top = i + 1
     return i
 
 
-cdef inline uint32_t put_leaf(Tape t, double data) noexcept nogil:
+cdef inline uint32_t put_leaf(Tape *t, double data) noexcept nogil:
     cdef uint32_t i = put(t, LEAF, SEEN, 0, data)
-    t.argument[i].stamp = 0
+    t.node[i].argument.stamp = 0
     return i
 
 
-cdef inline uint32_t put_constant(Tape t, uint8_t op, uint32_t a, double constant, double data) noexcept nogil:
+cdef inline uint32_t put_constant(Tape *t, uint8_t op, uint32_t a, double constant, double data) noexcept nogil:
     cdef uint32_t i = put(t, op, UNSEEN, a, data)
-    t.argument[i].constant = constant
+    t.node[i].argument.constant = constant
     return i
 
 
-cdef inline uint32_t put_pair(Tape t, uint8_t op, uint32_t a, uint32_t b, uint32_t n, double data) noexcept nogil:
+cdef inline uint32_t put_pair(Tape *t, uint8_t op, uint32_t a, uint32_t b, uint32_t n, double data) noexcept nogil:
     cdef uint32_t i = put(t, op, UNSEEN, a, data)
-    t.argument[i].pair.b = b
-    t.argument[i].pair.n = n
+    t.node[i].argument.pair.b = b
+    t.node[i].argument.pair.n = n
     return i

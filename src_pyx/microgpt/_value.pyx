@@ -1,20 +1,23 @@
 """Value: a scalar and its gradient, as in microgpt.py and micrograd."""
 
-from cpython.ref cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject, destructor
 from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt cimport _graph
 from microgpt._ops cimport children_of, evaluate, local_grads_of, name_of
 from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, COS, CUSTOM, EXP, LEAF, LOG, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU,
-    SIGMOID, SIN, SQRT, TANH, anchor, custom_words, partials, put_block, put_constant, put_leaf, put_pair, reserve,
-    reserve_listed, tape
+    SIGMOID, SIN, SQRT, TANH, Handle, anchor, anchor_new, custom_words, detach, new_stamp, partials, put_block,
+    put_constant, put_leaf, put_pair, reserve, reserve_listed, tape
 )
 
 from numbers import Real
 
 # What micrograd writes in `_op`; the other ops show their own name there.
 cdef dict MICROGRAD_NAMES = {"leaf": "", "add": "+", "mul": "*", "relu": "ReLU"}
+
+
+cdef tuple NOTHING = ()             # the default of children and local_grads: there is one empty tuple
 
 
 cdef bint number_at_length(object x, double *out) except -1:
@@ -47,38 +50,74 @@ cdef Value value_of(uint32_t id):
         if handle.ob_refcnt > 0 and isinstance(<object>handle, Value):
             return <Value>handle
         handle = (<Handle>handle).next
-    value = Value.__new__(Value)
+    value = new_value()
     anchor(value, id)
     return value
+
+
+# Most Values live for a moment, as a term of an expression. Keeping the dead ones for reuse spares the general ways of making and
+# freeing an object, a quarter of the cost of an operator.
+
+cdef enum:
+    SPARES = 256
+
+cdef PyObject *spare[SPARES]        # dead Values, without any reference
+cdef int spares = 0
+cdef destructor free_value = (<PyTypeObject *>Value).tp_dealloc
+
+
+cdef Value new_value():
+    """Return a Value of no node yet."""
+    global spares
+    if spares == 0:
+        return Value.__new__(Value)
+    spares -= 1
+    return <Value>spare[spares]     # the cast counts a reference, the first
+
+
+cdef void end_value(PyObject *value) noexcept:
+    """Let the node of `value` go, which nobody refers to any more, and keep the object."""
+    global spares
+    if value.ob_type != <PyTypeObject *>Value or spares == SPARES:
+        free_value(value)
+        return
+    detach(<Handle>value)
+    (<Handle>value).id = 0
+    (<Handle>value).next = (<Handle>value).previous = NULL
+    spare[spares] = value
+    spares += 1
+
+
+(<PyTypeObject *>Value).tp_dealloc = end_value
 
 
 # The handle comes first, then room, then the value, then the node: whichever fails, nothing half-made stays.
 
 cdef Value unary(uint8_t op, Value x):
-    cdef Value value = Value.__new__(Value)
+    cdef Value value = new_value()
     cdef uint32_t a
     reserve(tape, 1)
     a = node(x)
-    anchor(value, put_constant(tape, op, a, 0.0, evaluate(op, tape.data[a], 0.0)))
+    anchor_new(value, put_constant(tape, op, a, 0.0, evaluate(op, tape.data[a], 0.0)))
     return value
 
 
 cdef Value constant(uint8_t op, Value x, double k):
-    cdef Value value = Value.__new__(Value)
+    cdef Value value = new_value()
     cdef uint32_t a
     reserve(tape, 1)
     a = node(x)
-    anchor(value, put_constant(tape, op, a, k, evaluate(op, tape.data[a], k)))
+    anchor_new(value, put_constant(tape, op, a, k, evaluate(op, tape.data[a], k)))
     return value
 
 
 cdef Value binary(uint8_t op, Value x, Value y):
-    cdef Value value = Value.__new__(Value)
+    cdef Value value = new_value()
     cdef uint32_t a, b
     reserve(tape, 1)
     a = node(x)
     b = node(y)
-    anchor(value, put_pair(tape, op, a, b, 0, evaluate(op, tape.data[a], tape.data[b])))
+    anchor_new(value, put_pair(tape, op, a, b, 0, evaluate(op, tape.data[a], tape.data[b])))
     return value
 
 
@@ -125,7 +164,11 @@ cdef uint32_t put_custom(double data, list children, list local_grads) except 0:
     cdef uint32_t n = <uint32_t>len(children)
     cdef uint32_t start, k
     for child in children:
+        if not isinstance(child, Value):
+            raise TypeError(f"children must be Values, got {type(child).__name__}")
         node(<Value>child)
+    if n != <size_t>len(local_grads):
+        raise ValueError(f"each child needs its local_grad, got {n} children and {len(local_grads)} local_grads")
     reserve(tape, 1)
     reserve_listed(tape, custom_words(n) + BLOCK_END)
     start = put_block(tape, custom_words(n))
@@ -145,20 +188,18 @@ cdef class Value(Handle):
 
     def __init__(self, data, children=(), local_grads=()):
         cdef double value = as_number(data, "Value")
-        cdef list given = [as_number(local_grad, "local_grads") for local_grad in local_grads]
-        children = list(children)
+        cdef list operands = None
+        cdef list given = None
+        if children is not NOTHING or local_grads is not NOTHING:
+            operands = list(children)
+            given = [as_number(local_grad, "local_grads") for local_grad in local_grads]
         if self.id != 0:
             raise TypeError("a Value is made once: __init__ was called again")
-        if children or given:
-            for child_or_not in children:
-                if not isinstance(child_or_not, Value):
-                    raise TypeError(f"children must be Values, got {type(child_or_not).__name__}")
-            if len(children) != len(given):
-                raise ValueError(f"each child needs its local_grad, got {len(children)} children and {len(given)} local_grads")
-            anchor(self, put_custom(value, children, given))
+        if operands or given:
+            anchor_new(self, put_custom(value, operands, given))
         else:
             reserve(tape, 1)
-            anchor(self, put_leaf(tape, value))
+            anchor_new(self, put_leaf(tape, value))
 
     @property
     def data(self):
@@ -168,10 +209,14 @@ cdef class Value(Handle):
     @data.setter
     def data(self, data):
         cdef double value = as_number(data, "data")
-        if tape.op[node(self)] != LEAF:
+        if tape.node[node(self)].op != LEAF:
             raise AttributeError(f"data of a computed node (`{self.op}`) is read-only; only leaves can be set")
-        tape.argument[node(self)].stamp = tape.stamp()
+        tape.node[node(self)].argument.stamp = new_stamp(tape)
         tape.data[node(self)] = value
+
+    @data.deleter
+    def data(self):
+        raise AttributeError("data of a Value cannot be deleted")
 
     @property
     def grad(self):
@@ -182,10 +227,14 @@ cdef class Value(Handle):
     def grad(self, grad):
         tape.grad[node(self)] = as_number(grad, "grad")
 
+    @grad.deleter
+    def grad(self):
+        raise AttributeError("grad of a Value cannot be deleted")
+
     @property
     def op(self):
         """Name of the op that made this node, "leaf" for a variable."""
-        return name_of(tape.op[node(self)])
+        return name_of(tape.node[node(self)].op)
 
     @property
     def children(self):
@@ -215,8 +264,8 @@ cdef class Value(Handle):
 
     @property
     def _op(self):
-        if tape.op[node(self)] == POW_CONSTANT:
-            return "**" + repr(tape.argument[node(self)].constant).removesuffix(".0")
+        if tape.node[node(self)].op == POW_CONSTANT:
+            return "**" + repr(tape.node[node(self)].argument.constant).removesuffix(".0")
         return MICROGRAD_NAMES.get(self.op, self.op)
 
     def backward(self):
@@ -235,7 +284,7 @@ cdef class Value(Handle):
 
     def __reduce__(self):
         """Copy and pickle a leaf with its gradient. A computed node stays: it would take its whole graph along."""
-        if tape.op[node(self)] != LEAF:
+        if tape.node[node(self)].op != LEAF:
             raise TypeError(f"a computed node (`{self.op}`) cannot be copied or pickled: take float(value), or copy its leaves")
         return restore_leaf, (type(self), self.data, self.grad, getattr(self, "__dict__", None))
 

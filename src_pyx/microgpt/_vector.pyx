@@ -6,7 +6,7 @@ from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
 from microgpt._ops cimport evaluate
 from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, DOT, DOT_LISTED, LEAF, LIVE, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SUM,
-    SUM_LISTED, Tape, anchor, put_block, put_constant, put_leaf, put_pair, reserve, reserve_listed, tape
+    SUM_LISTED, Tape, anchor, new_stamp, put_block, put_constant, put_leaf, put_pair, reserve, reserve_listed, tape
 )
 from microgpt._value cimport Value, as_number, inverse, node, number, unary, value_of
 
@@ -220,7 +220,7 @@ cdef class Vector(Handle):
     def __dealloc__(self):
         PyMem_Free(self.listed)
 
-    cdef void mark(self, Tape t) noexcept:
+    cdef void mark(self, Tape *t) noexcept:
         cdef Operands x = elements(self, 0)
         cdef uint32_t i
         for i in range(self.n):
@@ -265,7 +265,7 @@ cdef class Vector(Handle):
         cdef list values = numbers(data, self.n)
         cdef Operands x = elements(self, 0)
         for i in range(self.n):
-            if tape.op[at(x, i)] != LEAF:
+            if tape.node[at(x, i)].op != LEAF:
                 raise AttributeError("data of a computed Vector is read-only; only leaves can be set")
         write_leaves(x, values)
 
@@ -384,11 +384,11 @@ cdef list numbers(object given, uint32_t n):
 
 
 cdef int write_leaves(Operands x, list values) except -1:
-    cdef uint64_t stamp = tape.stamp()
+    cdef uint64_t stamp = new_stamp(tape)
     cdef uint32_t i
     for i in range(<uint32_t>len(values)):
         tape.data[at(x, i)] = values[i]
-        tape.argument[at(x, i)].stamp = stamp
+        tape.node[at(x, i)].argument.stamp = stamp
     return 0
 
 
@@ -420,7 +420,7 @@ cdef class Matrix(Handle):
                 put_leaf(tape, item)
         anchor(self, tape.top - 1)
 
-    cdef void mark(self, Tape t) noexcept:
+    cdef void mark(self, Tape *t) noexcept:
         cdef uint32_t i
         for i in range(self.start, self.id + 1):
             t.seen[i] |= LIVE
