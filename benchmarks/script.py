@@ -1,10 +1,11 @@
 """Measure a script that was written for the pure-Python Value and now imports the compiled one.
 
-    python benchmarks/script.py [--rounds N]
+    python benchmarks/script.py [--rounds N] [--steps N]
 
 First each operator, called from Python: nanoseconds on the engine, on the twin and on plain floats, the cost of the empty loop
 taken off. Then examples/microgpt_script.py, twenty steps in turns on both engines, with the same losses (checked), with the
-cyclic garbage collector on and off. CPU time; medians of the operators and of the ratios, these with the middle half.
+cyclic garbage collector on and off. CPU time: medians of the operators and of the ratios, these with the middle half; means of
+the milliseconds.
 """
 
 from __future__ import annotations
@@ -54,8 +55,7 @@ OPERATIONS = {
 }
 LENGTH = 16  # of xs
 TURNS = 2000  # of the loop around one operation
-PARTS = {"forward": [0], "backward": [1], "these two": [0, 1], "Adam in Python": [2], "whole step": [0, 1, 2]}
-STEPS = 20  # of training in a round, on each engine; the first finds the other engine's memory in the caches
+PARTS = {"forward": [0], "backward": [1], "forward, backward": [0, 1], "Adam in Python": [2], "whole step": [0, 1, 2]}
 
 
 def loop(operation: str, make: Callable[[float], Any]) -> Callable[[], float]:
@@ -119,41 +119,44 @@ def spread(values: Sequence[float]) -> str:
     return f"{middle:.1f} [{low:.1f} .. {high:.1f}]"
 
 
-def report_script(rounds: int, *, collector: bool) -> None:
+def report_script(rounds: int, steps: int, *, collector: bool) -> None:
     documents = data.load_names()
     random.Random(42).shuffle(documents)
     tokenizer = microgpt.CharTokenizer(documents)
-    tokens = [tokenizer.encode(document) for document in documents[: rounds * STEPS]]
+    tokens = [tokenizer.encode(document) for document in documents[: rounds * steps]]
     engine, twin = Training(microgpt.Value, tokens), Training(reference.Value, tokens)
     gc.collect()
     if not collector:
         gc.disable()
     for _ in range(rounds):
         for training in (engine, twin):
-            for _ in range(STEPS):
+            for _ in range(steps):
                 training.step()
     gc.enable()
     assert engine.losses == twin.losses, "the engines disagree"
-    print(f"examples/microgpt_script.py, collector {'on' if collector else 'off'}: CPU ms a step, twin / engine round by round")
+    print(f"examples/microgpt_script.py, collector {'on' if collector else 'off'}")
+    print(f"    {'CPU ms a step':18}{'engine':>8}{'twin':>9}   twin / engine, round by round")
     for name, parts in PARTS.items():
-        ours, theirs = (by_round(t.times, parts) for t in (engine, twin))
+        ours, theirs = (by_round(t.times, parts, rounds) for t in (engine, twin))
         ratios = [slow / fast for fast, slow in zip(ours, theirs, strict=True)]
-        print(f"    {name:15}{statistics.mean(ours):8.2f}{statistics.mean(theirs):9.2f}   {spread(ratios)} times")
+        print(f"    {name:18}{statistics.mean(ours):8.2f}{statistics.mean(theirs):9.2f}   {spread(ratios)} times")
 
 
-def by_round(times: Sequence[Sequence[float]], parts: Sequence[int]) -> list[float]:
+def by_round(times: Sequence[Sequence[float]], parts: Sequence[int], rounds: int) -> list[float]:
     """Return the mean milliseconds of some parts of a step, for each round: the collector comes in some steps, not in all."""
-    steps = [1000 * sum(step[i] for i in parts) for step in times]
-    return [statistics.mean(steps[i : i + STEPS]) for i in range(0, len(steps), STEPS)]
+    sums = [1000 * sum(step[i] for i in parts) for step in times]
+    steps = len(sums) // rounds
+    return [statistics.mean(sums[i : i + steps]) for i in range(0, len(sums), steps)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure operators from Python, and a script that uses Value alone.")
     parser.add_argument("--rounds", type=int, default=5, choices=range(2, 41), metavar="N", help="2 to 40 (default: 5)")
-    rounds = parser.parse_args().rounds
-    report_operations(rounds)
+    parser.add_argument("--steps", type=int, default=20, choices=range(1, 101), metavar="N", help="a round (default: 20)")
+    args = parser.parse_args()
+    report_operations(args.rounds)
     for collector in (True, False):
-        report_script(rounds, collector=collector)
+        report_script(args.rounds, args.steps, collector=collector)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,6 @@ from operator import add, mul
 import microgpt
 from microgpt import data, reference
 
-parser = argparse.ArgumentParser(description="Train a GPT written with Value and lists alone.")
-parser.add_argument("--reference", action="store_true", help="use the pure-Python Value")
-parser.add_argument("--steps", type=int, default=100, help="default: %(default)s")
-
 EMBD, HEADS, BLOCK = 16, 4, 16  # width, attention heads, longest context
 HEAD = EMBD // HEADS
 
@@ -123,6 +119,9 @@ def sample(weights, characters, rng, temperature=0.5):
 
 
 def main():
+    parser = argparse.ArgumentParser(description="Train a GPT written with Value and lists alone.")
+    parser.add_argument("--reference", action="store_true", help="use the pure-Python Value")
+    parser.add_argument("--steps", type=int, default=100, help="default: %(default)s")
     args = parser.parse_args()
     rng = random.Random(42)
     documents = data.load_names()

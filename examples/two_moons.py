@@ -15,11 +15,6 @@ from itertools import pairwise
 import microgpt
 from microgpt import nn, reference
 
-parser = argparse.ArgumentParser(description="Train micrograd's classifier of two moons.")
-parser.add_argument("--scalars", action="store_true", help="write the layers with Values alone, not with microgpt.nn")
-parser.add_argument("--reference", action="store_true", help="as --scalars, on the pure-Python Value")
-parser.add_argument("--steps", type=int, default=100, help="default: %(default)s")
-
 POINTS, NOISE, SEED = 100, 0.1, 1337
 PENALTY = 1e-4
 
@@ -64,6 +59,10 @@ def loss_and_accuracy(model, points, labels):
 
 
 def main():
+    parser = argparse.ArgumentParser(description="Train micrograd's classifier of two moons.")
+    parser.add_argument("--scalars", action="store_true", help="write the layers with Values alone, not with microgpt.nn")
+    parser.add_argument("--reference", action="store_true", help="as --scalars, on the pure-Python Value")
+    parser.add_argument("--steps", type=int, default=100, help="default: %(default)s")
     args = parser.parse_args()
     points, labels = make_moons(random.Random(SEED))
     random.seed(SEED)

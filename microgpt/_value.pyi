@@ -1,9 +1,8 @@
 from collections.abc import Iterable
-from typing import Any
 
 from microgpt._tape import Handle
 
-def restore_leaf(cls: type[Value], data: float, grad: float, attributes: dict[str, Any] | None) -> Value: ...
+def restore_leaf(cls: type[Value], data: float, grad: float) -> Value: ...
 
 class Value(Handle):
     def __init__(self, data: float, children: Iterable[Value] = ..., local_grads: Iterable[float] = ...) -> None: ...

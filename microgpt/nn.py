@@ -34,18 +34,27 @@ class Neuron(Module):
     """relu(w . x + b), or w . x + b with `nonlin=False`."""
 
     def __init__(self, nin: int, nonlin: bool = True) -> None:
-        self._use(Vector([0.0, *(random.uniform(-1, 1) for _ in range(nin))]), nonlin)
+        at_least_one("nin", nin)
+        self._matrix, self._row = Matrix([[0.0, *(random.uniform(-1, 1) for _ in range(nin))]]), 0
+        self.nonlin = nonlin
 
-    def _use(self, row: Vector, nonlin: bool) -> None:
-        self.row, self.nonlin = row, nonlin
-        self.b, *self.w = row
+    @property
+    def w(self) -> tuple[Value, ...]:
+        """The weights. They cannot be replaced; their data can be set."""
+        return tuple(self._matrix[self._row])[1:]
+
+    @property
+    def b(self) -> Value:
+        """The bias."""
+        return self._matrix[self._row][0]
 
     def __call__(self, x: Inputs) -> Value:
         """Return the activation for the inputs `x`.
 
         Shape: [nin] -> scalar. Errors: ValueError for another number of inputs.
         """
-        activation = self.row @ [1.0, *x]
+        row = self._matrix[self._row]
+        activation = row @ after_one(x, len(row) - 1)
         return relu(activation) if self.nonlin else activation
 
     def parameters(self) -> list[Value]:
@@ -53,17 +62,18 @@ class Neuron(Module):
         return [*self.w, self.b]
 
     def __repr__(self) -> str:
-        return f"{'ReLU' if self.nonlin else 'Linear'}Neuron({len(self.w)})"
+        return f"{'ReLU' if self.nonlin else 'Linear'}Neuron({len(self._matrix[self._row]) - 1})"
 
 
 class Layer(Module):
-    """Neurons that share their inputs; their weights are the rows of one Matrix."""
+    """Neurons that share their inputs; their biases and weights are the rows of one Matrix."""
 
     def __init__(self, nin: int, nout: int, nonlin: bool = True) -> None:
+        at_least_one("nout", nout)
         self.neurons = [Neuron(nin, nonlin) for _ in range(nout)]
-        self.matrix = Matrix([neuron.row.data for neuron in self.neurons])
-        for neuron, row in zip(self.neurons, self.matrix, strict=True):
-            neuron._use(row, nonlin)
+        self._matrix = Matrix([neuron._matrix.data[0] for neuron in self.neurons])
+        for i, neuron in enumerate(self.neurons):
+            neuron._matrix, neuron._row = self._matrix, i
         self.nonlin = nonlin
 
     def activations(self, x: Inputs) -> Vector:
@@ -71,7 +81,7 @@ class Layer(Module):
 
         Shape: [nin] -> [nout]. Errors: ValueError for another number of inputs.
         """
-        sums = self.matrix @ [1.0, *x]
+        sums = self._matrix @ after_one(x, self._matrix.shape[1] - 1)
         return relu(sums) if self.nonlin else sums
 
     def __call__(self, x: Inputs) -> Vector | Value:
@@ -90,6 +100,8 @@ class MLP(Module):
     """Layers in a row, with relu between them and none after the last."""
 
     def __init__(self, nin: int, nouts: Sequence[int]) -> None:
+        if not nouts:
+            raise ValueError("an MLP needs at least one layer, got none")
         sizes = [nin, *nouts]
         self.layers = [Layer(sizes[i], sizes[i + 1], nonlin=i + 1 < len(nouts)) for i in range(len(nouts))]
 
@@ -110,6 +122,22 @@ class MLP(Module):
 
     def __repr__(self) -> str:
         return f"MLP of [{', '.join(map(str, self.layers))}]"
+
+
+def at_least_one(name: str, size: int) -> None:
+    """Raise ValueError for a size below 1."""
+    if size < 1:
+        raise ValueError(f"{name} must be at least 1, got {size}")
+
+
+def after_one(x: Inputs, nin: int) -> list[Value | float]:
+    """Return [1, x...], to be multiplied with [b, w...]."""
+    if isinstance(x, Value) or not hasattr(x, "__iter__"):
+        raise TypeError(f"a list or Vector of {nin} inputs needed, got {type(x).__name__}")
+    inputs = [1.0, *x]
+    if len(inputs) != nin + 1:
+        raise ValueError(f"{nin} inputs needed, got {len(inputs) - 1}")
+    return inputs
 
 
 def only(x: Vector) -> Vector | Value:

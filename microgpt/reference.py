@@ -131,6 +131,18 @@ class Value:
     def abs(self) -> Value:
         return Value(math.fabs(self.data), (self,), (float(self.data > 0) - float(self.data < 0),))
 
+    @property
+    def _children(self) -> tuple[Value, ...]:
+        return self.children
+
+    @property
+    def _local_grads(self) -> tuple[float, ...]:
+        return self.local_grads
+
+    @property
+    def _prev(self) -> set[Value]:
+        return set(self.children)
+
     def backward(self) -> None:
         """Add d(self)/d(node) to the grad of every node below: depth-first order, walked from its end. Nothing is reset."""
         order = []

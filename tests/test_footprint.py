@@ -163,3 +163,28 @@ print(failures)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) >= 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_under_an_address_limit_the_room_that_a_collection_makes_is_used() -> None:
+    code = """
+import resource
+from microgpt import Value
+from microgpt._tape import get_tape
+x = y = Value(1.0)
+while get_tape().room < 2_000_000 or get_tape().nodes < 1_500_000:
+    y = y * 1.0
+dead = y
+while get_tape().nodes < get_tape().room - 1:
+    dead = dead * 1.0
+keep = Value(2.0)
+del dead
+room = get_tape().room
+used = int(open("/proc/self/statm").read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (used + (24 << 20), -1))
+z = y * keep
+assert get_tape().room == room > get_tape().nodes + 100_000
+print(z.data)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (result.stdout, result.stderr) == ("2.0\n", "")

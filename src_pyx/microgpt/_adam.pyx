@@ -28,7 +28,7 @@ def adam_step(Vector parameters, array.array m, array.array v, double learning_r
     Errors: OverflowError if the square of a gradient is too large for a float; ValueError unless `m` and `v` hold a double for
     each parameter. Nothing has changed then.
     """
-    cdef Operands x = elements(parameters, 0)
+    cdef Operands x
     cdef uint32_t n = parameters.n
     cdef uint32_t i = 0
     cdef uint32_t length, k
@@ -36,6 +36,7 @@ def adam_step(Vector parameters, array.array m, array.array v, double learning_r
     for moments in (m, v):
         if moments.typecode != "d" or <size_t>len(moments) != n:
             raise ValueError(f"m and v need {n} doubles, got {len(moments)} of typecode {moments.typecode!r}")
+    x = elements(parameters, 0)
     while i < n:
         length = run_length(x, i, n)
         k = <uint32_t>find_huge(&tape.grad[at(x, i)], length)

@@ -11,7 +11,7 @@ from microgpt._tape cimport (
     ADD_CONSTANT, BLOCK_END, COS, EXP, LOG, MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL, MUL_CONSTANT,
     POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, TANH, anchor, reserve, reserve_listed, tape
 )
-from microgpt._value cimport Value, as_number, binary, constant
+from microgpt._value cimport Value, as_number, binary, constant, new_value
 from microgpt._vector cimport (
     Operands, Vector, apply, as_vector, at, elements, put_constant_run, put_dot, put_pair_run, put_sum, put_unary_run, run, same,
     settle
@@ -137,7 +137,7 @@ def cross_entropy(logits, Py_ssize_t target):
     to 0, as log raises it.
     """
     cdef Vector z = as_vector(logits)
-    cdef Value result = Value.__new__(Value)
+    cdef Value result = new_value()
     cdef uint32_t e, p, i
     if not 0 <= target < z.n:
         raise IndexError(f"cross_entropy needs 0 <= target < {z.n}, got {target}")

@@ -42,7 +42,7 @@ cdef struct Search:
 cdef Search search
 
 cdef enum:
-    BETWEEN_SIGNALS = 1 << 16       # nodes, about a millisecond, between two looks at pending signals
+    BETWEEN_SIGNALS = 1 << 16       # nodes or turns, about a millisecond, between two looks at pending signals
     LARGE = 1 << 20                 # nodes whose scratch is not kept for the next search
 
 
@@ -57,18 +57,6 @@ cdef int make_room(size_t n, bint split) except -1:
         reallocate(<void **>&search.segment, n, sizeof(Segment))
         search.segment_room = n
     return 0
-
-
-cdef inline void descend(Tape *t, uint32_t id, bint split) noexcept nogil:
-    """Go to node `id`; one whose one or two operands are all SEEN goes straight into the order."""
-    cdef const Node *node = &t.node[id]
-    t.seen[id] = SEEN
-    if node.op <= LAST_BINARY and t.seen[node.a] == SEEN and (node.op <= LAST_UNARY or t.seen[node.argument.pair.b] == SEEN):
-        add(id, 0, 0, split)
-        return
-    search.path[search.depth].id = id
-    search.path[search.depth].next = 0
-    search.depth += 1
 
 
 cdef inline void ascend(uint32_t low, uint32_t high, bint split) noexcept nogil:
@@ -121,6 +109,22 @@ cdef inline uint32_t skip_seen(Tape *t, uint32_t i, uint32_t k) noexcept nogil:
     while k < n and t.seen[first(t, i, k)] == SEEN and t.seen[second(t, i, k)] == SEEN:
         k += 1
     return k
+
+
+cdef inline void descend(Tape *t, uint32_t id, bint split) noexcept nogil:
+    """Go to node `id`; one whose operands are all SEEN goes straight into the order."""
+    cdef const Node *node = &t.node[id]
+    t.seen[id] = SEEN
+    if node.op <= LAST_BINARY:
+        if t.seen[node.a] == SEEN and (node.op <= LAST_UNARY or t.seen[node.argument.pair.b] == SEEN):
+            add(id, 0, 0, split)
+            return
+    elif skip_seen(t, id, 0) == node.argument.pair.n:
+        add(id, 0, node.argument.pair.n, split)
+        return
+    search.path[search.depth].id = id
+    search.path[search.depth].next = 0
+    search.depth += 1
 
 
 cdef inline void mark(Tape *t, uint32_t i, uint32_t low, uint32_t high, uint8_t seen) noexcept nogil:
@@ -302,7 +306,7 @@ cdef int zero_grad(Tape *t, uint32_t root) except -1:
 cdef int begin(Tape *t) except -1:
     """Start a search: until its end ids stay as they are, though a signal handler may run Python code in the middle."""
     if t.fixed:
-        raise RuntimeError("a backward() or zero_grad() is running: it can not be called from a signal handler")
+        raise RuntimeError("another backward() or zero_grad() is still running")
     t.fixed = True
     search.length = 0
     search.depth = 0

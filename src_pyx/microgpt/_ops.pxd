@@ -21,8 +21,9 @@ cdef double overflow_error(str op, double x) except? -1.0 with gil
 cdef double pow_at_edge(double x, double k) except? -1.0 with gil
 cdef double pow_of_values(double x, double y) except? -1.0 with gil
 cdef str name_of(uint8_t op)
-cdef tuple children_of(Tape *t, uint32_t i)
-cdef tuple local_grads_of(Tape *t, uint32_t i)
+cdef uint32_t operand_count(Tape *t, uint32_t i) noexcept
+cdef uint32_t operand(Tape *t, uint32_t i, uint32_t k) noexcept
+cdef double partial(Tape *t, uint32_t i, uint32_t k) noexcept
 
 
 # exp: any data, overflow above 709.78. Partial: result.
@@ -215,7 +216,7 @@ cdef inline void propagate(Tape *t, uint32_t i, uint32_t low, uint32_t high) noe
     cdef uint32_t a = t.node[i].a
     cdef uint32_t b, k
     cdef uint32_t *listed
-    cdef double *partial
+    cdef double *local_grad
     if op <= LAST_UNARY:
         grad[a] += partial_a(op, data[a], t.node[i].argument.constant, data[i]) * g
         return
@@ -250,6 +251,6 @@ cdef inline void propagate(Tape *t, uint32_t i, uint32_t low, uint32_t high) noe
             grad[listed[2 * k - 1]] += data[listed[2 * k - 2]] * g
     elif op == CUSTOM:
         listed = &t.pool[a]
-        partial = partials(t, a, t.node[i].argument.pair.n)
+        local_grad = partials(t, a, t.node[i].argument.pair.n)
         for k in range(low, high):
-            grad[listed[k]] += partial[k] * g
+            grad[listed[k]] += local_grad[k] * g

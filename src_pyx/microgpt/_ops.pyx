@@ -45,45 +45,40 @@ cdef double pow_of_values(double x, double y) except? -1.0 with gil:
     return pow_value(x, y)
 
 
-cdef tuple children_of(Tape *t, uint32_t i):
-    """Return the ids of the operands of node `i`, in constructor order."""
+cdef uint32_t operand_count(Tape *t, uint32_t i) noexcept:
+    """Return the number of operands of node `i`."""
+    cdef uint8_t op = t.node[i].op
+    if op <= LAST_BINARY:
+        return 0 if op == LEAF else 1 if op <= LAST_UNARY else 2
+    if op == DOT or op == DOT_LISTED:
+        return 2 * t.node[i].argument.pair.n
+    return t.node[i].argument.pair.n
+
+
+cdef uint32_t operand(Tape *t, uint32_t i, uint32_t k) noexcept:
+    """Return the id of operand `k` of node `i`, in constructor order."""
     cdef uint8_t op = t.node[i].op
     cdef uint32_t a = t.node[i].a
-    cdef uint32_t b, n, k
-    if op == LEAF:
-        return ()
-    if op <= LAST_UNARY:
-        return (a,)
-    b = t.node[i].argument.pair.b
-    n = t.node[i].argument.pair.n
     if op <= LAST_BINARY:
-        return (a, b)
+        return a if k == 0 else t.node[i].argument.pair.b
     if op == SUM:
-        return tuple(range(a, a + n))
+        return a + k
     if op == DOT:
-        return tuple([c for k in range(n) for c in (a + k, b + k)])
-    if op == DOT_LISTED:
-        n *= 2
-    return tuple([t.pool[a + k] for k in range(n)])
+        return (t.node[i].argument.pair.b if k & 1 else a) + k // 2
+    return t.pool[a + k]
 
 
-cdef tuple local_grads_of(Tape *t, uint32_t i):
-    """Return the partials of node `i`, one for each of its operands."""
+cdef double partial(Tape *t, uint32_t i, uint32_t k) noexcept:
+    """Return the derivative of node `i` by its operand `k`."""
     cdef uint8_t op = t.node[i].op
     cdef uint32_t a = t.node[i].a
-    cdef uint32_t b, n, k
-    cdef tuple ids
-    if op == LEAF:
-        return ()
+    cdef uint32_t b = t.node[i].argument.pair.b
     if op <= LAST_UNARY:
-        return (partial_a(op, t.data[a], t.node[i].argument.constant, t.data[i]),)
-    b = t.node[i].argument.pair.b
-    n = t.node[i].argument.pair.n
+        return partial_a(op, t.data[a], t.node[i].argument.constant, t.data[i])
     if op <= LAST_BINARY:
-        return (partial_a(op, t.data[a], t.data[b], t.data[i]), partial_b(op, t.data[a], t.data[b], t.data[i]))
-    if op == SUM or op == SUM_LISTED:
-        return (1.0,) * n
+        if k == 0:
+            return partial_a(op, t.data[a], t.data[b], t.data[i])
+        return partial_b(op, t.data[a], t.data[b], t.data[i])
     if op == CUSTOM:
-        return tuple([partials(t, a, n)[k] for k in range(n)])
-    ids = children_of(t, i)
-    return tuple([t.data[<uint32_t>ids[k ^ 1]] for k in range(2 * n)])
+        return partials(t, a, t.node[i].argument.pair.n)[k]
+    return 1.0 if op == SUM or op == SUM_LISTED else t.data[operand(t, i, k ^ 1)]

@@ -44,7 +44,7 @@ cdef enum:
 
 cdef struct Pair:
     uint32_t b                      # second operand, or start of the second span
-    uint32_t n                      # length of each span
+    uint32_t n                      # length of each span, or number of operands (pairs of a dot) in the block
 
 cdef union Argument:
     Pair pair                       # of an op with two operands or spans
@@ -59,7 +59,7 @@ cdef struct Node:
 cdef struct Tape:
     double *data                    # the value
     double *grad                    # d(root)/d(node), summed over every use
-    uint8_t *seen                   # UNSEEN, SEEN or OPEN
+    uint8_t *seen                   # UNSEEN, SEEN or OPEN; LIVE is added while collecting
     Node *node                      # how it was computed
     PyObject **handle               # first of the live handles anchored at the node, borrowed, or NULL
     uint32_t top                    # first free id; nodes live in [1, top)
@@ -97,13 +97,13 @@ cdef uint32_t written(Tape *t, uint64_t since) noexcept nogil
 
 
 cdef inline void anchor_new(Handle handle, uint32_t id) noexcept:
-    """Let the new `handle` keep the nodes up to `id`, which was put just now: it is the first, nothing is read."""
+    """Let the new `handle` stop every rewind below `id`, which was put just now and has no handle yet."""
     handle.id = id
     tape.handle[id] = <PyObject *>handle
 
 
 cdef inline void anchor(Handle handle, uint32_t id) noexcept:
-    """Let the new `handle` keep the nodes up to `id`."""
+    """Let the new `handle` stop every rewind below `id`."""
     handle.next = tape.handle[id]
     if handle.next != NULL:
         (<Handle>handle.next).previous = <PyObject *>handle

@@ -1,4 +1,4 @@
-"""The tape: memory of every node, told in the verbs reserve, put, rewind, collect and free."""
+"""The tape: memory of every node, told in the verbs reserve, put, rewind and collect."""
 
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -107,9 +107,9 @@ cdef int grow(Tape *t, size_t n) except -1:
     if 2 * (t.top + n) <= t.capacity:
         return 0
     if t.top + n > UINT32_MAX:
-        raise MemoryError(f"a tape holds at most {UINT32_MAX} nodes, {t.top + n} wanted")
+        raise MemoryError(f"a tape holds at most {UINT32_MAX - 1} nodes, {t.top - 1 + n} wanted")
     capacity = min(max(t.top + n, 2 * <size_t>t.capacity), <size_t>UINT32_MAX)
-    if not resize(t, capacity):
+    if not resize(t, capacity) and t.top + n > t.capacity:
         raise MemoryError(f"no memory for a tape of {capacity} nodes")
     return 0
 
@@ -175,7 +175,8 @@ cdef void shrink(Tape *t) noexcept:
 
 
 cdef void collect(Tape *t) noexcept:
-    """Drop every node that no handle reaches, wherever it lies; the survivors slide down.
+    """Drop every node that no handle reaches, wherever it lies; the survivors above the lowest of them
+    slide down. A script's parameters, most of what survives, lie below and stay.
 
     One sweep from the top marks what the handles reach, since children are below their parents; one from the bottom moves
     it. No recursion. Cost: a few nanoseconds per node, operands included. Without memory for the map of ids, or while ids
@@ -205,7 +206,7 @@ cdef void collect(Tape *t) noexcept:
     live = first
     for i in range(first, t.top):
         moved[i] = live
-        live += t.seen[i] >> 2
+        live += (t.seen[i] & LIVE) != 0
     moved[t.top] = live
     if first < t.top:
         slide(t, moved, first)
@@ -250,14 +251,17 @@ cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
 
 cdef int grow_pool(Tape *t, size_t words) except -1:
     """Make room for `words` more words of listed operands, as `grow` does for nodes."""
+    cdef size_t capacity
     collect(t)
     if 2 * (t.pool_top + words) <= t.pool_capacity:
         return 0
     if t.pool_top + words > UINT32_MAX:
         raise MemoryError(f"a tape holds at most {UINT32_MAX} listed operands, {t.pool_top + words} wanted")
-    words = max(t.pool_top + words, 2 * t.pool_capacity)
-    reallocate(<void **>&t.pool, words, sizeof(uint32_t))
-    t.pool_capacity = words
+    capacity = max(t.pool_top + words, 2 * t.pool_capacity)
+    if try_reallocate(<void **>&t.pool, capacity, sizeof(uint32_t)):
+        t.pool_capacity = capacity
+    elif t.pool_top + words > t.pool_capacity:
+        raise MemoryError(f"no memory for {capacity} listed operands")
     return 0
 
 
@@ -310,7 +314,7 @@ cdef class TapeView:
         return tape.capacity * node + tape.pool_capacity * sizeof(uint32_t) + tape.writes_capacity * write
 
     def collect(self):
-        """Drop every node that no handle reaches."""
+        """Drop every node that no handle reaches, unless a backward() or zero_grad() is under way."""
         collect(tape)
 
 

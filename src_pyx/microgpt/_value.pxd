@@ -9,13 +9,14 @@ cdef class Value(Handle):
     pass
 
 cdef uint32_t node(Value value) except 0
+cdef Value new_value()
 cdef Value value_of(uint32_t id)
 cdef Value unary(uint8_t op, Value x)
 cdef Value constant(uint8_t op, Value x, double k)
 cdef Value binary(uint8_t op, Value x, Value y)
 cdef double inverse(double k) except? -1.0
 cdef double as_number(object x, str what) except? -1.0
-cdef bint number_at_length(object x, double *out) except -1
+cdef bint number_the_long_way(object x, double *out) except -1
 
 
 cdef inline bint number(object x, double *out) except -1:
@@ -23,4 +24,4 @@ cdef inline bint number(object x, double *out) except -1:
     if PyFloat_CheckExact(x):
         out[0] = PyFloat_AS_DOUBLE(x)
         return True
-    return not isinstance(x, Value) and number_at_length(x, out)
+    return not isinstance(x, Value) and number_the_long_way(x, out)

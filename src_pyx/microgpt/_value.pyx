@@ -4,7 +4,7 @@ from cpython.object cimport PyObject, PyTypeObject, destructor
 from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt cimport _graph
-from microgpt._ops cimport children_of, evaluate, local_grads_of, name_of
+from microgpt._ops cimport evaluate, name_of, operand, operand_count, partial
 from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, COS, CUSTOM, EXP, LEAF, LOG, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU,
     SIGMOID, SIN, SQRT, TANH, Handle, anchor, anchor_new, custom_words, detach, new_stamp, partials, put_block,
@@ -13,6 +13,18 @@ from microgpt._tape cimport (
 
 from numbers import Real
 
+cdef extern from *:
+    """
+    #ifndef MICROGPT_SPARES
+    #define MICROGPT_SPARES 256     /* 1 for a sanitizer, which must see objects being freed */
+    #endif
+    """
+    enum:
+        SPARES "MICROGPT_SPARES"
+
+cdef extern from "Python.h":
+    object PyObject_Init(PyObject *memory, PyTypeObject *type)
+
 # What micrograd writes in `_op`; the other ops show their own name there.
 cdef dict MICROGRAD_NAMES = {"leaf": "", "add": "+", "mul": "*", "relu": "ReLU"}
 
@@ -20,7 +32,8 @@ cdef dict MICROGRAD_NAMES = {"leaf": "", "add": "+", "mul": "*", "relu": "ReLU"}
 cdef tuple NOTHING = ()             # the default of children and local_grads: there is one empty tuple
 
 
-cdef bint number_at_length(object x, double *out) except -1:
+cdef bint number_the_long_way(object x, double *out) except -1:
+    """As `number`, for what is neither a plain float nor a Value."""
     if isinstance(x, (int, float, Real)):   # the first two are one look each; Real, numpy's numbers and others, is a long one
         out[0] = float(x)
         return True
@@ -56,14 +69,11 @@ cdef Value value_of(uint32_t id):
 
 
 # Most Values live for a moment, as a term of an expression. Keeping the dead ones for reuse spares the general ways of making and
-# freeing an object, a quarter of the cost of an operator.
-
-cdef enum:
-    SPARES = 256
+# freeing an object.
 
 cdef PyObject *spare[SPARES]        # dead Values, without any reference
 cdef int spares = 0
-cdef destructor free_value = (<PyTypeObject *>Value).tp_dealloc
+cdef destructor general_dealloc = (<PyTypeObject *>Value).tp_dealloc     # Cython's: detaches too, and serves subclasses
 
 
 cdef Value new_value():
@@ -72,14 +82,14 @@ cdef Value new_value():
     if spares == 0:
         return Value.__new__(Value)
     spares -= 1
-    return <Value>spare[spares]     # the cast counts a reference, the first
+    return <Value>PyObject_Init(spare[spares], <PyTypeObject *>Value)
 
 
 cdef void end_value(PyObject *value) noexcept:
-    """Let the node of `value` go, which nobody refers to any more, and keep the object."""
+    """Called when the last reference to `value` goes: release its node and keep the object."""
     global spares
     if value.ob_type != <PyTypeObject *>Value or spares == SPARES:
-        free_value(value)
+        general_dealloc(value)
         return
     detach(<Handle>value)
     (<Handle>value).id = 0
@@ -121,31 +131,11 @@ cdef Value binary(uint8_t op, Value x, Value y):
     return value
 
 
-cdef inline object plus(Value x, object y):
-    cdef double k
-    if number(y, &k):
-        return constant(ADD_CONSTANT, x, k)
-    if isinstance(y, Value):
-        return binary(ADD, x, <Value>y)
-    return NotImplemented
-
-
-cdef inline object times(Value x, object y):
-    cdef double k
-    if number(y, &k):
-        return constant(MUL_CONSTANT, x, k)
-    if isinstance(y, Value):
-        return binary(MUL, x, <Value>y)
-    return NotImplemented
-
-
-def restore_leaf(cls, double data, double grad, attributes):
+def restore_leaf(cls, double data, double grad):
     """Return the copy of a leaf, of `Value` or of a class made from it."""
     cdef Value value = cls.__new__(cls)
     Value.__init__(value, data)
     value.grad = grad
-    if attributes:
-        value.__dict__.update(attributes)
     return value
 
 
@@ -242,13 +232,23 @@ cdef class Value(Handle):
 
         A number in an expression is part of its node, not a child.
         """
-        return tuple([value_of(id) for id in children_of(tape, node(self))])
+        cdef uint32_t k
+        # A new list can run the cyclic collector, so any code, so a collection of the tape: first the list, then the ids.
+        cdef list values = [None] * operand_count(tape, node(self))
+        for k in range(<uint32_t>len(values)):
+            values[k] = value_of(operand(tape, self.id, k))
+        return tuple(values)
 
     @property
     def local_grads(self):
         """The derivative of this node by each of its children. RuntimeError if a leaf was changed after it was used."""
+        cdef uint32_t k
+        cdef list values
         _graph.refuse_stale(tape, node(self))
-        return local_grads_of(tape, self.id)
+        values = [None] * operand_count(tape, self.id)
+        for k in range(<uint32_t>len(values)):
+            values[k] = partial(tape, self.id, k)
+        return tuple(values)
 
     @property
     def _children(self):
@@ -286,7 +286,7 @@ cdef class Value(Handle):
         """Copy and pickle a leaf with its gradient. A computed node stays: it would take its whole graph along."""
         if tape.node[node(self)].op != LEAF:
             raise TypeError(f"a computed node (`{self.op}`) cannot be copied or pickled: take float(value), or copy its leaves")
-        return restore_leaf, (type(self), self.data, self.grad, getattr(self, "__dict__", None))
+        return restore_leaf, (type(self), self.data, self.grad), getattr(self, "__dict__", None)
 
     def __repr__(self):
         return f"Value(data={self.data}, grad={self.grad})"
@@ -296,17 +296,33 @@ cdef class Value(Handle):
 
     def __add__(self, other):
         """Return data + other. Partials: 1, 1."""
-        return plus(self, other)
+        cdef double k
+        if number(other, &k):
+            return constant(ADD_CONSTANT, self, k)
+        if isinstance(other, Value):
+            return binary(ADD, self, <Value>other)
+        return NotImplemented
 
     def __radd__(self, other):
-        return plus(self, other)
+        cdef double k
+        if number(other, &k):
+            return constant(ADD_CONSTANT, self, k)
+        return NotImplemented
 
     def __mul__(self, other):
         """Return data * other. Partials: other, data."""
-        return times(self, other)
+        cdef double k
+        if number(other, &k):
+            return constant(MUL_CONSTANT, self, k)
+        if isinstance(other, Value):
+            return binary(MUL, self, <Value>other)
+        return NotImplemented
 
     def __rmul__(self, other):
-        return times(self, other)
+        cdef double k
+        if number(other, &k):
+            return constant(MUL_CONSTANT, self, k)
+        return NotImplemented
 
     def __neg__(self):
         """Return data * -1, one node."""

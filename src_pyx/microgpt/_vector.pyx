@@ -8,7 +8,7 @@ from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, DOT, DOT_LISTED, LEAF, LIVE, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SUM,
     SUM_LISTED, Tape, anchor, new_stamp, put_block, put_constant, put_leaf, put_pair, reserve, reserve_listed, tape
 )
-from microgpt._value cimport Value, as_number, inverse, node, number, unary, value_of
+from microgpt._value cimport Value, as_number, inverse, new_value, node, number, unary, value_of
 
 cdef extern from "kernels.h" nogil:
     void dot_rows(double *y, const double *w, const double *x, size_t rows, size_t n)
@@ -176,7 +176,7 @@ cdef uint32_t put_arithmetic_constant(Arithmetic how, Operands x, double k, uint
 
 
 cdef Value dot(Vector v, Vector w):
-    cdef Value result = Value.__new__(Value)
+    cdef Value result = new_value()
     if v.n != w.n:
         raise ValueError(f"a dot needs vectors of one length, got {v.n} and {w.n}")
     reserve(tape, 1)
@@ -257,8 +257,11 @@ cdef class Vector(Handle):
     @property
     def data(self):
         """The values, a list of floats. Only those of leaves can be set."""
+        cdef list values = [None] * self.n      # before ids are read, as in Value.children
         cdef Operands x = elements(self, 0)
-        return [tape.data[at(x, i)] for i in range(self.n)]
+        for i in range(self.n):
+            values[i] = tape.data[at(x, i)]
+        return values
 
     @data.setter
     def data(self, data):
@@ -272,8 +275,11 @@ cdef class Vector(Handle):
     @property
     def grad(self):
         """The gradients, a list of floats."""
+        cdef list values = [None] * self.n
         cdef Operands x = elements(self, 0)
-        return [tape.grad[at(x, i)] for i in range(self.n)]
+        for i in range(self.n):
+            values[i] = tape.grad[at(x, i)]
+        return values
 
     @grad.setter
     def grad(self, grad):
@@ -338,7 +344,7 @@ cdef class Vector(Handle):
     def sum(self):
         """Return the sum, from 0 and left to right, one node."""
         cdef Vector v = as_vector(self)
-        cdef Value result = Value.__new__(Value)
+        cdef Value result = new_value()
         reserve(tape, 1)
         reserve_listed(tape, v.n + BLOCK_END)
         anchor(result, put_sum(elements(v, 0), v.n))
