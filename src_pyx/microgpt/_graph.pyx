@@ -14,7 +14,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free
 
-from microgpt._ops cimport name_of, propagate, reads_operands
+from microgpt._ops cimport name_of, operand, operand_count, propagate, reads_operands
 from microgpt._tape cimport (
     CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, SEEN, SUM, UNSEEN, Node, Tape, reallocate, written
 )
@@ -290,14 +290,8 @@ cdef int zero_grad(Tape *t, uint32_t root) except -1:
         t.grad[root] = 0.0
         for k in range(search.length):
             i = search.order[k]
-            if t.node[i].op <= LAST_BINARY:
-                t.grad[t.node[i].a] = 0.0
-                if t.node[i].op > LAST_UNARY:
-                    t.grad[t.node[i].argument.pair.b] = 0.0
-            else:
-                for j in range(operands(t, i)):
-                    t.grad[first(t, i, j)] = 0.0
-                    t.grad[second(t, i, j)] = 0.0
+            for j in range(operand_count(t, i)):
+                t.grad[operand(t, i, j)] = 0.0
     finally:
         end(t)
     return 0
