@@ -6,20 +6,20 @@ Standard output carries the results only, the same bytes in every run. Progress,
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import os
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
-from typing import NoReturn, TextIO
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TextIO
 
 from tqdm import tqdm
 
 from microgpt import data
+from microgpt.cli import Parser, real_number, run, tell, whole_number
 from microgpt.model import GPT, GPTConfig
 from microgpt.optim import Adam
 from microgpt.sampler import MIN_TEMPERATURE, sample
@@ -27,51 +27,6 @@ from microgpt.tokenizer import CharTokenizer
 
 REPORT_EVERY = 100  # steps between two lines of loss
 REMEDY = "try a lower --learning-rate"
-MAX_COUNT = 2**31 - 1  # of steps, samples and sizes
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that refuses in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print `message` in one line and exit with status 2."""
-        self.exit(2, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
-
-
-def whole_number(low: int, high: int = MAX_COUNT) -> Callable[[str], int]:
-    """Return an argument type: a whole number in [low, high]."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"needs a whole number from {low} to {high}, got {shorten(text)}")
-        return value
-
-    return parse
-
-
-def real_number(low: float, *, exclusive: bool = False) -> Callable[[str], float]:
-    """Return an argument type: a finite number of at least `low`, or above it where exclusive."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not (value > low if exclusive else value >= low) or value == math.inf:
-            bound = "above" if exclusive else "of at least"
-            raise argparse.ArgumentTypeError(f"needs a finite number {bound} {low}, got {shorten(text)}")
-        return value
-
-    return parse
-
-
-def shorten(text: str) -> str:
-    """Return `text` quoted, its end cut where it is long."""
-    return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
 def build_parser() -> Parser:
@@ -147,12 +102,6 @@ def train(args: argparse.Namespace) -> None:
         tell(f"{seconds:.2f} s in all, {rest:.2f} s of it for {args.samples} samples")
 
 
-def tell(message: str) -> None:
-    """Print a line for people to standard error. That nobody can read it is no reason to lose the results."""
-    with suppress(OSError):
-        print(message, file=sys.stderr, flush=True)
-
-
 def open_log(args: argparse.Namespace) -> TextIO:
     """Open the log for whole lines, so that it can be read at any time. ValueError if it is the text to train on."""
     if args.data is not None and os.path.exists(args.log) and os.path.samefile(args.log, args.data):
@@ -204,38 +153,9 @@ def step(model: GPT, optimizer: Adam, tokens: Sequence[int], learning_rate: floa
     return loss.data
 
 
-def prepare_streams() -> None:
-    """Let standard output be UTF-8 wherever it goes, so that it is the same bytes; a closed stream swallows what it gets."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line. Returns the exit status: 0, 1 if the reader of standard output went away, 130 after an interrupt.
-
-    What the user can mend ends in one line on standard error and exit status 2.
-    """
-    parser = build_parser()
-    prepare_streams()
-    try:
-        train(parser.parse_args(argv))
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        tell("interrupted")
-        return 130
-    except BrokenPipeError:
-        # The reader of standard output is gone; keep the interpreter from writing to it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except MemoryError as error:
-        parser.error(f"not enough memory: {error}")
-    except OSError as error:
-        parser.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except ValueError as error:
-        parser.error(str(error))
-    return 0
+    """Run the command line and return its exit status."""
+    return run(build_parser(), train, argv)
 
 
 if __name__ == "__main__":
