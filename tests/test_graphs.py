@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -171,5 +172,122 @@ def test_reused_nodes_sum_every_path(edges: list[tuple[int, int]]) -> None:
             nodes.append(engine.tanh(nodes[-1 - i % len(nodes)] * nodes[-1 - j % len(nodes)] + nodes[0]))
         nodes[-1].backward()
         return [v.grad for v in nodes]
+
+    assert bits(run(microgpt)) == bits(run(reference))
+
+
+# Programs of vectors of one length, whose nodes follow each other on the tape: what the search takes run by run.
+# From the vectors so far, two square matrices and three numbers to a new vector.
+VECTORS: dict[str, Callable[[Engine, Any, Any, list[Any]], Any]] = {
+    "linear": lambda e, x, y, w: product(e, w[0], x),
+    "linear of the other": lambda e, x, y, w: product(e, w[1], y),
+    "rows of the matrix": lambda e, x, y, w: elementwise(e, list(w[0][-1]), x, lambda a, b: a * b),
+    "relu of linear": lambda e, x, y, w: each(e, e.relu, product(e, w[0], x)),
+    "chain": lambda e, x, y, w: each(e, e.exp, elementwise(e, elementwise(e, x, 0.1, times), 0.3, plus)),
+    "chain of linear": lambda e, x, y, w: each(e, e.tanh, elementwise(e, product(e, w[1], x), 0.3, times)),
+    "residual": lambda e, x, y, w: elementwise(e, product(e, w[0], y), x, plus),
+    "residual of itself": lambda e, x, y, w: elementwise(e, product(e, w[0], x), x, plus),
+    "gate": lambda e, x, y, w: elementwise(e, each(e, e.sigmoid, y), x, times),
+    "gate with weights": lambda e, x, y, w: elementwise(e, product(e, w[0], x), list(w[0][0]), times),
+    "sum": lambda e, x, y, w: elementwise(e, x, y, plus),
+    "times": lambda e, x, y, w: elementwise(e, x, y, times),
+    "square": lambda e, x, y, w: elementwise(e, x, x, times),
+    "backwards": lambda e, x, y, w: elementwise(e, x, list(y)[::-1], times),
+    "scaled": lambda e, x, y, w: elementwise(e, x, add_up(e, y), times),
+    "scaled by an element": lambda e, x, y, w: elementwise(e, x, x[len(x) // 2], times),
+    "shifted by one": lambda e, x, y, w: elementwise(e, list(x)[1:] + list(y)[:1], x, plus),
+    "softmax": lambda e, x, y, w: e.softmax(x),
+    "rmsnorm": lambda e, x, y, w: e.rmsnorm(x),
+    "attention": lambda e, x, y, w: e.attention(x, [x, y], [y, x], 1),
+    "dots": lambda e, x, y, w: vector(e, [dot(e, x, y) for _ in x]),
+    "running sum": lambda e, x, y, w: running(e, x, plus),
+    "running tanh": lambda e, x, y, w: running(e, x, lambda a, b: e.tanh(a)),
+    "numbers": lambda e, x, y, w: vector(e, [item * (0.3 + 1e-12 * i) for i, item in enumerate(x)]),
+    "dots of some": lambda e, x, y, w: dots_of_some(e, x, y),
+    "sum of gated": lambda e, x, y, w: sum_of_gated(e, x),
+}
+
+
+def plus(x: Any, y: Any) -> Any:
+    return x + y
+
+
+def times(x: Any, y: Any) -> Any:
+    return x * y
+
+
+def product(engine: Engine, matrix: Any, x: Any) -> Any:
+    return matrix @ x if engine is microgpt else engine.linear(x, matrix)
+
+
+def each(engine: Engine, function: Callable[[Any], Any], x: Any) -> Any:
+    return function(x) if engine is microgpt else [function(item) for item in x]
+
+
+def running(engine: Engine, x: Any, function: Callable[[Any, Any], Any]) -> Any:
+    """Each node is an operand of the next: alike, and no run."""
+    results = [x[0] * 1.0]
+    for item in x:
+        results.append(function(results[-1], item))
+    return vector(engine, results[1:])
+
+
+def dots_of_some(engine: Engine, x: Any, y: Any) -> Any:
+    """Dots that are alike, but for the elements they take, of which only the first few are reached before."""
+    gates = list(each(engine, engine.tanh, y))
+    dots = [dot(engine, gates[:3], gates[:3])]
+    dots += [dot(engine, [x[0], gates[i * i % len(gates)]], [x[1], x[0]]) for i in range(4)]
+    return elementwise(engine, x, add_up(engine, dots), times)
+
+
+def sum_of_gated(engine: Engine, x: Any) -> Any:
+    """One of a run is reached before the others of it."""
+    gates = each(engine, engine.tanh, x)
+    total = add_up(engine, elementwise(engine, x, gates[0], times))
+    return elementwise(engine, elementwise(engine, gates, total, lambda a, b: b * a), x, plus)
+
+
+def run_program(engine: Engine, n: int, plan: Sequence[tuple[str, int, int]], last: Sequence[int]) -> list[str]:
+    """Bits of the result and of every gradient. Indices count back from the newest vector."""
+    rows = [[math.sin(i * n + j) for j in range(n)] for i in range(2 * n)]
+    if engine is microgpt:
+        w = [microgpt.Matrix(rows[:n]), microgpt.Matrix(rows[n:])]
+    else:
+        w = [[[engine.Value(item) for item in row] for row in part] for part in (rows[:n], rows[n:])]
+    vectors = [vector(engine, [engine.Value(math.cos(i + 3 * k)) for i in range(n)]) for k in range(2)]
+    for name, i, j in plan:
+        with suppress(ArithmeticError, ValueError):
+            vectors.append(VECTORS[name](engine, vectors[-1 - i % len(vectors)], vectors[-1 - j % len(vectors)], w))
+    root = add_up(engine, [dot(engine, vectors[-1 - k % len(vectors)], vectors[-1]) for k in last])
+    root.backward()
+    leaves = [value for matrix in w for row in matrix for value in row]
+    return bits([root.data, *[v.grad for x in vectors for v in x], *[v.grad for v in leaves]])
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_every_operation_on_vectors_equals_reference(name: str) -> None:
+    for plan in ([(name, 0, 1)], [(name, 0, 1), (name, 0, 1)], [("linear", 0, 1), (name, 0, 2), ("residual", 0, 1)]):
+        for n in (2, 3, 5, 9):
+            assert run_program(microgpt, n, plan, [0, 1, 2]) == run_program(reference, n, plan, [0, 1, 2])
+
+
+@given(
+    st.integers(2, 10),
+    st.lists(st.tuples(st.sampled_from(list(VECTORS)), st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=9),
+    st.lists(st.integers(0, 30), min_size=1, max_size=3),
+)
+def test_programs_of_vectors_equal_reference(n: int, plan: list[tuple[str, int, int]], last: list[int]) -> None:
+    assert run_program(microgpt, n, plan, last) == run_program(reference, n, plan, last)
+
+
+def test_what_the_root_does_not_reach_passes_nothing_on() -> None:
+    """Gates beside the one that is used have a gradient from before, which must stay with them."""
+
+    def run(engine: Engine) -> list[float]:
+        x, y = ([engine.Value(math.sin(i + k)) for i in range(4)] for k in (1, 2))
+        gates = each(engine, engine.tanh, vector(engine, y))
+        add_up(engine, gates).backward()
+        add_up(engine, elementwise(engine, vector(engine, x), gates[0], times)).backward()
+        return [v.grad for v in [*x, *y, *gates]]
 
     assert bits(run(microgpt)) == bits(run(reference))

@@ -3,8 +3,9 @@
 from cpython cimport array
 from libc.stdint cimport uint32_t, uint64_t
 
-from microgpt._tape cimport LEAF, new_stamp, tape
-from microgpt._vector cimport Operands, Vector, at, elements
+from microgpt._runs cimport Operands, at
+from microgpt._tape cimport LEAF, Node, new_stamp, tape
+from microgpt._vector cimport Vector, elements
 
 cdef extern from "kernels.h" nogil:
     size_t find_huge(const double *x, size_t n)
@@ -33,6 +34,7 @@ def adam_step(Vector parameters, array.array m, array.array v, double learning_r
     cdef uint32_t i = 0
     cdef uint32_t length, k
     cdef uint64_t stamp
+    cdef Node *node
     for moments in (m, v):
         if moments.typecode != "d" or <size_t>len(moments) != n:
             raise ValueError(f"m and v need {n} doubles, got {len(moments)} of typecode {moments.typecode!r}")
@@ -49,8 +51,9 @@ def adam_step(Vector parameters, array.array m, array.array v, double learning_r
         length = run_length(x, i, n)
         adam_run(&tape.data[at(x, i)], &tape.grad[at(x, i)], &m.data.as_doubles[i], &v.data.as_doubles[i], length, learning_rate,
                  beta1, beta2, eps, correction1, correction2)
+        node = &tape.node[at(x, i)]
         for k in range(length):
-            tape.node[at(x, i) + k].argument.stamp = stamp
+            node[k].argument.stamp = stamp
         i += length
 
 

@@ -7,15 +7,13 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.math cimport pow
 from libc.stdint cimport uint32_t
 
+from microgpt._runs cimport Operands, at, put_constant_run, put_dot, put_pair_run, put_sum, put_unary_run, run, same
 from microgpt._tape cimport (
     ADD_CONSTANT, BLOCK_END, COS, EXP, LOG, MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL, MUL_CONSTANT,
     POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, TANH, anchor, reserve, reserve_listed, tape
 )
 from microgpt._value cimport Value, as_number, binary, constant, new_value
-from microgpt._vector cimport (
-    Operands, Vector, apply, as_vector, at, elements, put_constant_run, put_dot, put_pair_run, put_sum, put_unary_run, run, same,
-    settle
-)
+from microgpt._vector cimport Vector, apply, as_vector, elements, settle
 
 
 def exp(x):

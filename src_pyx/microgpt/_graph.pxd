@@ -1,4 +1,4 @@
-# Depth-first order and backward over the nodes of a tape.
+# Backward over the nodes of a tape.
 
 from libc.stdint cimport uint32_t
 

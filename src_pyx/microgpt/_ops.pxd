@@ -9,12 +9,13 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, CONSTANT_POW, COS, CUSTOM, DOT, DOT_LISTED, EXP, LAST_BINARY, LAST_UNARY, LOG, MINIMUM,
-    MINIMUM_CONSTANT, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, SUM, SUM_LISTED, TANH, Tape, partials
+    MINIMUM_CONSTANT, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, SUM, SUM_LISTED, TANH, Node, Tape, partials
 )
 
 cdef extern from "kernels.h" nogil:
     double square(double x)
     void dot_partials(double *gw, double *gx, const double *w, const double *x, double g, size_t n)
+    void dot_rows_partials(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows, size_t n)
 
 cdef double domain_error(str op, str allowed, double x) except? -1.0 with gil
 cdef double overflow_error(str op, double x) except? -1.0 with gil
@@ -254,3 +255,81 @@ cdef inline void propagate(Tape *t, uint32_t i, uint32_t low, uint32_t high) noe
         local_grad = partials(t, a, t.node[i].argument.pair.n)
         for k in range(low, high):
             grad[listed[k]] += local_grad[k] * g
+
+
+cdef inline bint apart(uint32_t a, uint32_t n, uint32_t b, uint32_t m) noexcept nogil:
+    """Whether [a, a + n) and [b, b + m) have nothing in common."""
+    return a + n <= b or b + m <= a
+
+
+cdef inline void propagate_run(Tape *t, uint32_t first, uint32_t n) noexcept nogil:
+    """As `propagate`, for the nodes [first, first + n) from the last to the first: n >= 2, of one op, their operands
+    each the same step further.
+    """
+    cdef const Node *node = &t.node[first]
+    cdef uint8_t op = node.op
+    cdef double *data = t.data
+    cdef double *grad = t.grad
+    cdef const double *g = &t.grad[first]
+    cdef uint32_t a = node.a
+    cdef uint32_t b = node.argument.pair.b
+    cdef uint32_t step_a = node[1].a - a
+    cdef uint32_t step_b = node[1].argument.pair.b - b
+    cdef uint32_t length = node.argument.pair.n
+    cdef double k = node.argument.constant
+    cdef double total, local_grad
+    cdef uint32_t i
+    if op == DOT:
+        if apart(a, n * length, b, length):
+            dot_rows_partials(&grad[a], &grad[b], &data[a], &data[b], g, n, length)
+            return
+    elif op <= LAST_UNARY:
+        if step_a == 1:
+            unary_partials(op, &grad[a], &data[a], &data[first], k, g, n)
+            return
+        local_grad = partial_a(op, data[a], k, data[first])     # the nodes are equal
+        for i in range(n, 0, -1):
+            grad[a] += local_grad * g[i - 1]
+        return
+    elif step_a == 1 and op == ADD and step_b == 1 and apart(a, n, b, n):
+        for i in range(n):
+            grad[a + i] += g[i]
+        for i in range(n):
+            grad[b + i] += g[i]
+        return
+    elif step_a == 1 and op == MUL and step_b == 0 and apart(a, n, b, 1):
+        total = grad[b]
+        for i in range(n, 0, -1):
+            total += data[a + i - 1] * g[i - 1]
+        grad[b] = total
+        for i in range(n):
+            grad[a + i] += data[b] * g[i]
+        return
+    elif step_a == 1 and op == MUL and step_b == 1 and apart(a, n, b, n):
+        for i in range(n):
+            grad[a + i] += data[b + i] * g[i]
+        for i in range(n):
+            grad[b + i] += data[a + i] * g[i]
+        return
+    for i in range(n, 0, -1):
+        propagate(t, first + i - 1, 0, length)
+
+
+cdef inline void unary_partials(uint8_t op, double *grad, const double *data, const double *result, double k, const double *g,
+                                uint32_t n) noexcept nogil:
+    cdef uint32_t i
+    if op == RELU:
+        for i in range(n):
+            grad[i] += relu_partial(data[i]) * g[i]
+    elif op == ADD_CONSTANT:
+        for i in range(n):
+            grad[i] += g[i]
+    elif op == MUL_CONSTANT:
+        for i in range(n):
+            grad[i] += k * g[i]
+    elif op == EXP:
+        for i in range(n):
+            grad[i] += result[i] * g[i]
+    else:
+        for i in range(n):
+            grad[i] += partial_a(op, data[i], k, result[i]) * g[i]

@@ -52,7 +52,7 @@ cdef union Argument:
     uint64_t stamp                  # of a leaf: when its data was last written (new_stamp), 0 for never
 
 cdef struct Node:
-    uint8_t op                      # which Op made it
+    uint32_t op                     # which Op made it
     uint32_t a                      # first operand, or start of the first span, or start of a pool block
     Argument argument               # what else the op needs
 

@@ -3,15 +3,12 @@
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
 
-from microgpt._ops cimport evaluate
+from microgpt._runs cimport Operands, at, put_constant_run, put_dot, put_pair_run, put_product, put_sum, put_unary_run, run, same
 from microgpt._tape cimport (
-    ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, DOT, DOT_LISTED, LEAF, LIVE, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SUM,
-    SUM_LISTED, Tape, anchor, new_stamp, put_block, put_constant, put_leaf, put_pair, reserve, reserve_listed, tape
+    ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, LEAF, LIVE, MUL, MUL_CONSTANT, POW, POW_CONSTANT, Tape, anchor, new_stamp,
+    put_leaf, reserve, reserve_listed, tape
 )
 from microgpt._value cimport Value, as_number, inverse, new_value, node, number, unary, value_of
-
-cdef extern from "kernels.h" nogil:
-    void dot_rows(double *y, const double *w, const double *x, size_t rows, size_t n)
 
 cdef enum Arithmetic:               # what a Python operator asks for; two of them are written with the others
     PLUS
@@ -19,58 +16,6 @@ cdef enum Arithmetic:               # what a Python operator asks for; two of th
     TIMES
     OVER
     POWER
-
-
-cdef uint32_t put_unary_run(uint8_t op, Operands x, uint32_t n) except 0:
-    return put_constant_run(op, x, n, 0.0)
-
-
-cdef uint32_t put_constant_run(uint8_t op, Operands x, uint32_t n, double k) except 0:
-    cdef uint32_t start = tape.top
-    cdef uint32_t i, a
-    for i in range(n):
-        a = at(x, i)
-        put_constant(tape, op, a, k, evaluate(op, tape.data[a], k))
-    return start
-
-
-cdef uint32_t put_pair_run(uint8_t op, Operands x, Operands y, uint32_t n) except 0:
-    cdef uint32_t start = tape.top
-    cdef uint32_t i, a, b
-    for i in range(n):
-        a = at(x, i)
-        b = at(y, i)
-        put_pair(tape, op, a, b, 0, evaluate(op, tape.data[a], tape.data[b]))
-    return start
-
-
-cdef uint32_t put_sum(Operands x, uint32_t n) noexcept:
-    """Room for a listed sum: n + BLOCK_END words."""
-    cdef double total = 0.0
-    cdef uint32_t i, start
-    for i in range(n):
-        total += tape.data[at(x, i)]
-    if x.listed == NULL and x.step == 1:
-        return put_pair(tape, SUM, x.start, 0, n, total)
-    start = put_block(tape, n)
-    for i in range(n):
-        tape.pool[start + i] = at(x, i)
-    return put_pair(tape, SUM_LISTED, start, 0, n, total)
-
-
-cdef uint32_t put_dot(Operands x, Operands y, uint32_t n) noexcept:
-    """Room for a listed dot: 2 * n + BLOCK_END words."""
-    cdef double total = 0.0
-    cdef uint32_t i, start
-    for i in range(n):
-        total += tape.data[at(x, i)] * tape.data[at(y, i)]
-    if x.listed == NULL and x.step == 1 and y.listed == NULL and y.step == 1:
-        return put_pair(tape, DOT, x.start, y.start, n, total)
-    start = put_block(tape, 2 * <size_t>n)
-    for i in range(n):
-        tape.pool[start + 2 * i] = at(x, i)
-        tape.pool[start + 2 * i + 1] = at(y, i)
-    return put_pair(tape, DOT_LISTED, start, 0, n, total)
 
 
 cdef void settle(Vector v, uint32_t start, uint32_t n) noexcept:
@@ -499,8 +444,6 @@ cdef class Matrix(Handle):
     def __matmul__(self, x):
         """Return the Vector of `row . x` for every row, one dot node each, the row's element first in every product."""
         cdef Vector v, result
-        cdef Operands given
-        cdef uint32_t i, start
         if not isinstance(x, (Vector, list, tuple)):
             return NotImplemented
         v = as_vector(x)
@@ -510,16 +453,7 @@ cdef class Matrix(Handle):
         reserve(tape, self.rows)
         if v.listed != NULL:
             reserve_listed(tape, self.rows * (2 * <size_t>v.n + BLOCK_END))
-        given = elements(v, 0)
-        start = tape.top
-        if v.listed != NULL:
-            for i in range(self.rows):
-                put_dot(run(self.start + i * self.columns), given, v.n)
-        else:
-            dot_rows(&tape.data[start], &tape.data[self.start], &tape.data[v.start], self.rows, v.n)
-            for i in range(self.rows):
-                put_pair(tape, DOT, self.start + i * self.columns, v.start, v.n, tape.data[start + i])
-        settle(result, start, self.rows)
+        settle(result, put_product(self.start, self.rows, elements(v, 0), v.n), self.rows)
         return result
 
     __array_ufunc__ = None

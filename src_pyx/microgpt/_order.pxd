@@ -1,0 +1,58 @@
+# The order of the last search.
+
+from libc.stdint cimport uint8_t, uint32_t
+
+from microgpt._tape cimport DOT, DOT_LISTED, SUM, Tape
+
+cdef struct Step:
+    uint32_t id                     # a node on the path from the root to where the search is
+    uint32_t next                   # the operand to look at next; those before are OPEN
+
+cdef struct Run:
+    uint32_t first                  # nodes [first, first + count), one or several that `take` found alike
+    uint32_t count
+
+cdef struct Segment:
+    uint32_t low                    # operands [low, high) of a sum or dot
+    uint32_t high
+
+cdef struct Search:
+    Run *order                      # the nodes, each after its children
+    Segment *segment                # of each entry of `order`, where sums are split
+    size_t length
+    Step *path
+    size_t depth
+    size_t room                     # nodes that fit into `order` and `path`; owner: this module, freed by `end` where large
+    size_t segment_room
+
+cdef Search search
+
+cdef enum:
+    BETWEEN_SIGNALS = 1 << 16       # nodes or turns, about a millisecond, between two looks at pending signals
+
+cdef int arrange(Tape *t, uint32_t root) except -1
+cdef void forget(Tape *t) noexcept nogil
+cdef void free_large() noexcept
+
+
+cdef inline uint32_t operands(Tape *t, uint32_t i) noexcept nogil:
+    """Number of operands of a sum (or custom node), or of pairs of operands of a dot."""
+    return t.node[i].argument.pair.n
+
+
+cdef inline uint32_t first(Tape *t, uint32_t i, uint32_t k) noexcept nogil:
+    """The k-th operand of a sum (or custom node), or the first of the k-th pair of a dot."""
+    cdef uint8_t op = t.node[i].op
+    if op == SUM or op == DOT:
+        return t.node[i].a + k
+    return t.pool[t.node[i].a + (2 * k if op == DOT_LISTED else k)]
+
+
+cdef inline uint32_t second(Tape *t, uint32_t i, uint32_t k) noexcept nogil:
+    """The second operand of the k-th pair of a dot; of a sum the same as the first."""
+    cdef uint8_t op = t.node[i].op
+    if op == DOT:
+        return t.node[i].argument.pair.b + k
+    if op == DOT_LISTED:
+        return t.pool[t.node[i].a + 2 * k + 1]
+    return first(t, i, k)

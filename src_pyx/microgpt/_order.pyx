@@ -1,0 +1,353 @@
+"""Topological order.
+
+The order is the reference's: depth-first from the root over children in constructor order, each node after its children,
+then walked from its end. Sums of floats depend on their order, so every gradient agrees to the last bit.
+
+A sum or dot is one node here and a chain of additions in the reference, ((0 + p0) + p1) + ...: there, all that is first
+reached through operand k lies between p[k-1] and p[k] in the order. That shows only when something in between uses an operand
+passed before (tied weights do). So the first search treats a sum as one entry and, while it is below operand k, marks the
+operands before k as OPEN; a node that uses an OPEN operand ends the search, and a second one splits sums into the segments of
+the reference. Leaves and seen spans cost one look at eight marks.
+
+Nodes that follow each other on the tape and differ only by a step in their operands, such as those of an elementwise operation
+or of the rows of a matrix, enter the order as one run, and backward goes through them in one loop (`take`).
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport uint8_t, uint32_t
+from libc.stdlib cimport free
+from libc.string cimport memset
+
+from microgpt._tape cimport (
+    CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, SEEN, SUM, UNSEEN, Node, Tape, reallocate
+)
+
+cdef extern from "kernels.h" nogil:
+    size_t count_marks(const uint8_t *p, uint8_t mark, size_t n)
+    size_t count_alike(const void *node, size_t n)
+
+cdef enum:
+    LARGE = 1 << 20                 # nodes whose scratch is not kept for the next search
+
+
+cdef int make_room(size_t n, bint split) except -1:
+    """Make room for a search below id `n`. Pages that the search does not reach are never touched."""
+    if n > search.room:
+        reallocate(<void **>&search.order, n, sizeof(Run))
+        reallocate(<void **>&search.path, n, sizeof(Step))
+        search.room = n
+    if split and n > search.segment_room:   # an entry per node, and one per node that is first reached from a sum
+        reallocate(<void **>&search.order, 2 * n, sizeof(Run))
+        reallocate(<void **>&search.segment, 2 * n, sizeof(Segment))
+        search.segment_room = n
+    return 0
+
+
+cdef inline void add(uint32_t first, uint32_t count) noexcept nogil:
+    search.order[search.length].first = first
+    search.order[search.length].count = count
+    search.length += 1
+
+
+cdef inline void add_segment(uint32_t id, uint32_t low, uint32_t high, bint split) noexcept nogil:
+    """Add operands [low, high) of a sum or dot; where sums are not split, these are all."""
+    if split:
+        search.segment[search.length].low = low
+        search.segment[search.length].high = high
+    add(id, 1)
+
+
+cdef inline void ascend(uint32_t low, uint32_t high, bint split) noexcept nogil:
+    """Leave the node at the end of the path: it follows its children in the order."""
+    search.depth -= 1
+    add_segment(search.path[search.depth].id, low, high, split)
+
+
+cdef inline uint32_t skip_seen(Tape *t, uint32_t i, uint32_t k) noexcept nogil:
+    """Return the first operand (or pair) at or after `k` of node `i` that is not just SEEN, or their number."""
+    cdef uint8_t op = t.node[i].op
+    cdef uint32_t n = operands(t, i)
+    cdef uint32_t unseen
+    if op == SUM:
+        return k + <uint32_t>count_marks(&t.seen[t.node[i].a + k], SEEN, n - k)
+    if op == DOT:   # first operands no further than seconds: else new seconds, met one by one, rescan all first ones each time
+        unseen = k + <uint32_t>count_marks(&t.seen[t.node[i].argument.pair.b + k], SEEN, n - k)
+        return min(unseen, k + <uint32_t>count_marks(&t.seen[t.node[i].a + k], SEEN, min(unseen + 1, n) - k))
+    while k < n and t.seen[first(t, i, k)] == SEEN and t.seen[second(t, i, k)] == SEEN:
+        k += 1
+    return k
+
+
+cdef inline void descend(Tape *t, uint32_t id, bint split) noexcept nogil:
+    """Go to node `id`; one whose operands are all SEEN goes straight into the order."""
+    cdef const Node *node = &t.node[id]
+    t.seen[id] = SEEN
+    if node.op <= LAST_BINARY:
+        if t.seen[node.a] == SEEN and (node.op <= LAST_UNARY or t.seen[node.argument.pair.b] == SEEN):
+            add_segment(id, 0, 0, split)
+            return
+    elif skip_seen(t, id, 0) == node.argument.pair.n:
+        add_segment(id, 0, node.argument.pair.n, split)
+        return
+    search.path[search.depth].id = id
+    search.path[search.depth].next = 0
+    search.depth += 1
+
+
+cdef inline void mark_run(Tape *t, uint32_t start, uint32_t n, uint8_t seen) noexcept nogil:
+    if n == 1:                      # as most are: quicker than a call
+        t.seen[start] = seen
+    else:
+        memset(&t.seen[start], seen, n)
+
+
+cdef enum:
+    LEVELS = 4                      # of nodes that `take` adds at once, each computed from the one below
+    SPANS = 128                     # of SEEN operands that it keeps apart
+
+cdef struct Taken:
+    uint32_t n                      # nodes in each level
+    uint32_t below                  # first node of the next level, 0 if all operands of the last one are SEEN
+    uint32_t start[SPANS]           # SEEN operands of the levels
+    uint32_t length[SPANS]
+    uint32_t spans
+    uint32_t above                  # how many of the spans are used by the levels above the last one
+
+
+cdef inline void note(Taken *taken, uint32_t start, uint32_t length) noexcept nogil:
+    taken.start[taken.spans] = start
+    taken.length[taken.spans] = length
+    taken.spans += 1
+
+
+cdef inline bint is_used_above(Taken *taken, uint32_t start, uint32_t length) noexcept nogil:
+    """Note that the last level uses [start, start + length), and return whether a level above uses some of it."""
+    cdef uint32_t k
+    note(taken, start, length)
+    for k in range(taken.above):
+        if start < taken.start[k] + taken.length[k] and taken.start[k] < start + length:
+            return True
+    return False
+
+
+cdef inline bint use(Tape *t, Taken *taken, uint32_t id, uint32_t step) noexcept nogil:
+    """Look at one operand of the nodes of the last level: `id`, and a `step` further for each node more.
+
+    Where it is not SEEN it is the next level. False if there is one already, or if it is OPEN.
+    """
+    if t.seen[id] == SEEN:
+        if taken.n > 1:
+            if step == 1:
+                taken.n = <uint32_t>count_marks(&t.seen[id], SEEN, taken.n)
+            if step > 1 or is_used_above(taken, id, taken.n if step == 1 else 1):
+                taken.n = 1
+        return True
+    if taken.below != 0 or t.seen[id] != UNSEEN:
+        return False
+    if step != 1:
+        taken.n = 1
+    taken.below = id
+    return True
+
+
+cdef inline uint32_t alike(Tape *t, uint32_t id, uint32_t n) noexcept nogil:
+    """Return how many of the `n` UNSEEN nodes from `id` on are of one op, each operand the same step further, all else equal."""
+    cdef const Node *node = &t.node[id]
+    n = <uint32_t>count_marks(&t.seen[id], UNSEEN, n)
+    if n == 1 or node[1].argument.pair.n != node.argument.pair.n:
+        return 1
+    if node.op <= LAST_UNARY and node[1].argument.stamp != node.argument.stamp:
+        return 1
+    return <uint32_t>count_alike(node, n)
+
+
+cdef inline bint use_operands(Tape *t, Taken *taken, uint32_t id) noexcept nogil:
+    """Look at the operands of the last level, the nodes from `id` on, and leave in `taken.n` how many of them are a run."""
+    cdef const Node *node = &t.node[id]
+    cdef uint32_t length = node.argument.pair.n
+    cdef uint32_t step_a = 0
+    cdef uint32_t step_b = 0
+    taken.above = taken.spans
+    taken.below = 0
+    if taken.n > 1:
+        taken.n = alike(t, id, taken.n)
+    if taken.n > 1:
+        step_a = node[1].a - node.a
+        step_b = node[1].argument.pair.b - node.argument.pair.b
+    if node.op <= LAST_BINARY:
+        return use(t, taken, node.a, step_a) and (node.op <= LAST_UNARY or use(t, taken, node.argument.pair.b, step_b))
+    if taken.n > 1 and node.op == DOT_LISTED and 2 * length < SPANS // 2:
+        return use_columns(t, taken, node)
+    if skip_seen(t, id, 0) != length:
+        return False
+    if taken.n > 1:
+        if node.op != DOT or step_a != length or step_b != 0:
+            taken.n = 1
+            return True
+        taken.n = <uint32_t>(count_marks(&t.seen[node.a], SEEN, <size_t>taken.n * length) // length)
+        if is_used_above(taken, node.a, taken.n * length) or is_used_above(taken, node.argument.pair.b, length):
+            taken.n = 1
+    return True
+
+
+cdef bint use_columns(Tape *t, Taken *taken, const Node *node) noexcept nogil:
+    """As `use_operands`, for listed dots: their first operands, their second ones, and so on."""
+    cdef uint32_t i, k, step
+    cdef uint32_t *listed
+    for k in range(2 * node.argument.pair.n):
+        listed = &t.pool[node.a + k]
+        step = t.pool[node[1].a + k] - listed[0]
+        for i in range(2, taken.n):
+            if t.pool[node[i].a + k] - listed[0] != i * step:
+                taken.n = i
+                break
+        if not use(t, taken, listed[0], step):
+            return False
+    return True
+
+
+cdef inline uint32_t siblings(Tape *t, uint32_t parent, uint32_t k, uint32_t child, Taken *taken) noexcept nogil:
+    """Return how many operands of `parent` follow on `child`, of pair `k`, node after node, in a dot beside SEEN ones."""
+    cdef const Node *node = &t.node[parent]
+    cdef uint32_t left = node.argument.pair.n - k
+    cdef uint32_t other
+    if node.op == SUM or (node.op == DOT and node.a == node.argument.pair.b):
+        return left
+    if node.op != DOT:
+        return 1
+    other = node.a + node.argument.pair.b + 2 * k - child
+    left = <uint32_t>count_marks(&t.seen[other], SEEN, left)
+    note(taken, other, left)
+    return max(1, left)
+
+
+cdef bint take(Tape *t, uint32_t parent, uint32_t k, uint32_t child) noexcept nogil:
+    """Add the UNSEEN `child`, of pair `k` of `parent`, and the UNSEEN nodes below it, if each is computed from one other of
+    them; and as many of the operands that follow in `parent` as are computed likewise, run by run. False if none was added.
+
+    The search would take operand by operand, each after what is below it. Every child gets its contributions in the same
+    order all the same: a node of one run is used by one node of the run above, and no two runs use the same SEEN node.
+    """
+    cdef Taken taken
+    cdef uint32_t level[LEVELS]
+    cdef uint32_t depth = 0
+    taken.spans = taken.above = 0
+    taken.n = siblings(t, parent, k, child, &taken)
+    while depth < LEVELS:
+        level[depth] = child
+        depth += 1
+        if not use_operands(t, &taken, child):
+            return False
+        if taken.below == 0:
+            while depth > 0:
+                depth -= 1
+                mark_run(t, level[depth], taken.n, SEEN)
+                add(level[depth], taken.n)
+            return True
+        child = taken.below
+    return False
+
+
+cdef inline void mark(Tape *t, uint32_t i, uint32_t low, uint32_t high, uint8_t seen) noexcept nogil:
+    """Mark the operands numbered [low, high) of a sum or dot."""
+    cdef uint32_t k
+    if t.node[i].op <= DOT:
+        mark_run(t, t.node[i].a + low, high - low, seen)
+        if t.node[i].op == DOT:
+            mark_run(t, t.node[i].argument.pair.b + low, high - low, seen)
+        return
+    for k in range(low, high):
+        t.seen[first(t, i, k)] = seen
+        t.seen[second(t, i, k)] = seen
+
+
+cdef int visit(Tape *t, uint32_t root, bint split) except -1:
+    """Fill `search.order` with the computed nodes that `root` reaches. Return 0 where sums must be split and are not, else 1."""
+    cdef Step *step
+    cdef const Node *node
+    cdef uint32_t i, k, child
+    cdef uint8_t op
+    cdef size_t turns = 0
+    search.length = 0
+    search.depth = 0
+    if t.node[root].op == LEAF:
+        return True
+    descend(t, root, split)
+    while search.depth > 0:
+        turns += 1
+        if turns % BETWEEN_SIGNALS == 0:
+            PyErr_CheckSignals()
+        step = &search.path[search.depth - 1]
+        i = step.id
+        node = &t.node[i]
+        op = node.op
+        if op <= LAST_BINARY:
+            child = node.a
+            if t.seen[child] == SEEN and op > LAST_UNARY:
+                child = node.argument.pair.b
+            if t.seen[child] == UNSEEN:
+                descend(t, child, split)
+                continue
+            if t.seen[child] == OPEN:
+                return False
+            ascend(0, 0, split)
+            continue
+        k = skip_seen(t, i, step.next)
+        if k == operands(t, i):
+            if op == CUSTOM:
+                ascend(0, k, split)
+            elif split:
+                ascend(step.next, k, split)
+            else:
+                mark(t, i, 0, step.next, SEEN)
+                ascend(0, k, split)
+            continue
+        child = first(t, i, k)
+        if t.seen[child] == SEEN:
+            child = second(t, i, k)
+        if t.seen[child] == OPEN:
+            return False
+        if op != CUSTOM and k > step.next:
+            if split:
+                add_segment(i, step.next, k, split)
+            else:
+                mark(t, i, step.next, k, OPEN)
+        step.next = k
+        if split or not take(t, i, k, child):
+            descend(t, child, split)
+    return True
+
+
+cdef void forget(Tape *t) noexcept nogil:
+    """Take back every mark of the last search, finished or not."""
+    cdef size_t k
+    cdef uint32_t i
+    for k in range(search.depth):
+        i = search.path[k].id
+        if t.node[i].op > LAST_BINARY and t.node[i].op != CUSTOM:
+            mark(t, i, 0, search.path[k].next, SEEN)
+    for k in range(search.depth):
+        t.seen[search.path[k].id] = UNSEEN
+    for k in range(search.length):
+        mark_run(t, search.order[k].first, search.order[k].count, UNSEEN)
+
+
+cdef int arrange(Tape *t, uint32_t root) except -1:
+    """Order the nodes that `root` reaches. Return whether sums are split into segments."""
+    make_room(<size_t>root + 1, False)
+    if visit(t, root, False):
+        return 0
+    forget(t)
+    make_room(<size_t>root + 1, True)
+    visit(t, root, True)
+    return 1
+
+
+cdef void free_large() noexcept:
+    """Free scratch that is too large to keep for the next search."""
+    global search
+    if search.room > LARGE:
+        free(search.order)
+        free(search.path)
+        free(search.segment)
+        search = Search(NULL, NULL, 0, NULL, 0, 0, 0)

@@ -1,0 +1,25 @@
+# Runs of nodes as operands, and emitters of runs.
+
+from libc.stdint cimport uint8_t, uint32_t
+
+cdef struct Operands:
+    uint32_t start
+    uint32_t step                   # 1 for a run, 0 for one node used again and again, the length of rows for their starts
+    uint32_t *listed                # or the ids one by one
+
+cdef inline Operands run(uint32_t start) noexcept nogil:
+    return Operands(start, 1, NULL)
+
+cdef inline Operands same(uint32_t id) noexcept nogil:
+    return Operands(id, 0, NULL)
+
+cdef inline uint32_t at(Operands x, uint32_t i) noexcept nogil:
+    return x.start + i * x.step if x.listed == NULL else x.listed[i]
+
+# These put nodes into room reserved before and return the id of the node, or of the first of the run.
+cdef uint32_t put_unary_run(uint8_t op, Operands x, uint32_t n) except 0
+cdef uint32_t put_constant_run(uint8_t op, Operands x, uint32_t n, double k) except 0
+cdef uint32_t put_pair_run(uint8_t op, Operands x, Operands y, uint32_t n) except 0
+cdef uint32_t put_sum(Operands x, uint32_t n) noexcept
+cdef uint32_t put_dot(Operands x, Operands y, uint32_t n) noexcept
+cdef uint32_t put_product(uint32_t matrix, uint32_t rows, Operands x, uint32_t n) except 0
