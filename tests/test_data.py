@@ -152,17 +152,3 @@ def test_unwritable_cache(server: Server, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(OSError, match="cache"):
         data.load_makemore()
-
-
-def test_failed_write_keeps_the_file_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    data.write_atomically(path, b"before")
-
-    def fail(source: str, target: Path) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(data.os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        data.write_atomically(path, b"after")
-    assert path.read_bytes() == b"before"
-    assert list(tmp_path.iterdir()) == [path]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
+
+from microgpt.files import write_atomically
 
 # The address and content that microgpt.py trains on. The list is not ours to ship.
 MAKEMORE_URL = "https://raw.githubusercontent.com/karpathy/makemore/988aa59/names.txt"
@@ -74,6 +74,7 @@ def fetch_makemore(path: Path) -> bytes:
         raise OSError(f"cannot download {MAKEMORE_URL}: {getattr(error, 'reason', error)}") from error
     if not is_makemore(content):
         raise ValueError(f"{MAKEMORE_URL} sent {len(content)} bytes that are not the expected file (sha256 differs)")
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
     return content
 
@@ -81,18 +82,3 @@ def fetch_makemore(path: Path) -> bytes:
 def is_makemore(content: bytes) -> bool:
     """Return whether `content` is the known file."""
     return hashlib.sha256(content).hexdigest() == MAKEMORE_SHA256
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is either whole or not there: to a temporary name in the same folder, synced, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

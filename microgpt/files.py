@@ -1,0 +1,72 @@
+"""Files on disk: whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_atomically(path: str | Path, content: bytes | bytearray) -> None:
+    """Replace the file `path` by one that holds `content`: at any moment, and after a crash, the old one or the new one is there.
+
+    It is written under a temporary name in the same folder, synced, then renamed. A symbolic link stays one, and a file that is
+    replaced hands on its permissions.
+    Errors: OSError that names `path`, which is then as before: a missing or unwritable folder, a write-protected file, a full
+    disk, or a path that is no ordinary file.
+    """
+    target = os.path.realpath(path)
+    folder = os.path.dirname(target)
+    temporary = os.path.join(folder, f".microgpt-{secrets.token_hex(8)}.tmp")
+    try:
+        mode = replaceable_mode(target)
+        try:
+            with open(temporary, "xb") as file:
+                if mode is not None:
+                    os.chmod(temporary, mode)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        # The temporary name would say nothing to whoever asked for `path`.
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+    sync_folder(folder)
+
+
+def replaceable_mode(path: str) -> int | None:
+    """Return the permissions of the file `path`, None if there is none. OSError if it must not be replaced."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    check_ordinary(path, status)
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    return stat.S_IMODE(status.st_mode)
+
+
+def check_ordinary(path: str | Path, status: os.stat_result) -> None:
+    """OSError unless `status`, that of `path`, is an ordinary file's: a device or pipe has no end and cannot be replaced."""
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "Not an ordinary file", os.fspath(path))
+
+
+def sync_folder(folder: str) -> None:
+    """Let the renaming in `folder` outlast a power failure, where the system can do that: the file is in place in any case."""
+    if os.name == "posix":
+        with suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
