@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ def write_atomically(path: str | Path, content: bytes | bytearray) -> None:
     """
     target = os.path.realpath(path)
     folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".microgpt-{secrets.token_hex(8)}.tmp")
+    temporary = os.path.join(folder, f".microgpt-{os.urandom(8).hex()}.tmp")
     try:
         mode = replaceable_mode(target)
         try:

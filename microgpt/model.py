@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import chain
+from pathlib import Path
+from typing import Any
 
+from microgpt import checkpoint
 from microgpt._functions import attention, cross_entropy, relu, rmsnorm
 from microgpt._value import Value
 from microgpt._vector import Matrix, Vector
+from microgpt.tokenizer import CharTokenizer
 
 INITIAL_STD = 0.08  # standard deviation of the initial weights, as in microgpt.py
 MAX_PARAMETERS = 100_000_000  # some 15 GB with gradients, Adam's moments and a handle each
@@ -85,15 +91,19 @@ class GPT:
     """
 
     def __init__(self, config: GPTConfig, rng: random.Random) -> None:
-        self.config = config
-        self._matrices = {
+        matrices = {
             name: Matrix([[rng.gauss(0, INITIAL_STD) for _ in range(columns)] for _ in range(rows)])
             for name, (rows, columns) in config.shapes.items()
         }
-        self.wte = self._matrices["wte"]
-        self.wpe = self._matrices["wpe"]
-        self.lm_head = self._matrices["lm_head"]
-        self.layers = [Layer(self._matrices, f"layer{i}") for i in range(config.n_layer)]
+        self._hold(config, matrices)
+
+    def _hold(self, config: GPTConfig, matrices: dict[str, Matrix]) -> None:
+        self.config = config
+        self._matrices = matrices
+        self.wte = matrices["wte"]
+        self.wpe = matrices["wpe"]
+        self.lm_head = matrices["lm_head"]
+        self.layers = [Layer(matrices, f"layer{i}") for i in range(config.n_layer)]
 
     def state_dict(self) -> dict[str, Matrix]:
         """Return the matrices by name: wte, wpe, lm_head, layer0.attn_wq, ..."""
@@ -136,3 +146,74 @@ class GPT:
         cache = self.new_cache()
         losses = [cross_entropy(self.logits(tokens[i], i, cache), tokens[i + 1]) for i in range(n)]
         return (1 / n) * Vector(losses).sum()
+
+    def save(self, path: str | Path, tokenizer: CharTokenizer | None = None) -> None:
+        """Write the weights, the sizes and, where given, the vocabulary to a safetensors file, which is replaced whole.
+
+        Errors: ValueError if `tokenizer` is that of another model; OSError if the file cannot be written.
+        """
+        checkpoint.write(path, *self.to_checkpoint(tokenizer))
+
+    @classmethod
+    def load(cls, path: str | Path) -> GPT:
+        """Return the model that `save` or the training command wrote, every weight as it was.
+
+        `CharTokenizer.load` returns the tokenizer beside it.
+        Errors: OSError if the file cannot be read; ValueError, `path` in it, unless it is whole and holds a GPT.
+        """
+        tensors, metadata = checkpoint.read(path)
+        with checkpoint.refusals(path):
+            return cls.from_checkpoint(tensors, metadata)
+
+    def to_checkpoint(self, tokenizer: CharTokenizer | None = None) -> tuple[dict[str, checkpoint.Tensor], dict[str, Any]]:
+        """Return the tensors and metadata that `save` writes. ValueError if `tokenizer` is that of another model."""
+        metadata: dict[str, Any] = {"config": asdict(self.config)}
+        if tokenizer is not None:
+            if tokenizer.vocab_size != self.config.vocab_size:
+                raise ValueError(f"the model has {self.config.vocab_size} tokens, the tokenizer {tokenizer.vocab_size}")
+            metadata["characters"] = tokenizer.characters
+        tensors: dict[str, checkpoint.Tensor] = {
+            name: (matrix.shape, array("d", chain.from_iterable(matrix.data))) for name, matrix in self._matrices.items()
+        }
+        return tensors, metadata
+
+    @classmethod
+    def from_checkpoint(cls, tensors: Mapping[str, checkpoint.Tensor], metadata: Mapping[str, Any]) -> GPT:
+        """Return the model in what `checkpoint.read` returned.
+
+        Of other tensors it may hold those named adam. and so on, the optimiser's. ValueError if they do not make one GPT.
+        """
+        config = config_of(metadata)
+        stored = sum(len(values) for _, values in tensors.values())
+        if config.n_parameters > stored:  # before a list is made as long as a wrong n_layer says
+            raise ValueError(f"its sizes make {config.n_parameters} parameters, it holds {stored} numbers")
+        shapes = config.shapes
+        unknown = sorted(name for name in tensors.keys() - shapes.keys() if not name.startswith("adam."))
+        if unknown:
+            raise ValueError(f"the GPT of its sizes has no {unknown[0]}")
+        for name, shape in shapes.items():
+            if name not in tensors:
+                raise ValueError(f"{name} is missing")
+            if tensors[name][0] != shape:
+                raise ValueError(f"{name} must have shape {shape}, it has {tensors[name][0]}")
+        model = cls.__new__(cls)
+        model._hold(config, {name: Matrix(rows_of(*tensors[name])) for name in shapes})
+        return model
+
+
+def config_of(metadata: Mapping[str, Any]) -> GPTConfig:
+    """Return the sizes that the metadata of a checkpoint hold. ValueError if they make no GPTConfig."""
+    sizes = metadata.get("config")
+    names = [field.name for field in fields(GPTConfig)]
+    if not isinstance(sizes, dict) or sizes.keys() != set(names):
+        raise ValueError(f"its config must hold {', '.join(names)}, it is {sizes!r}")
+    try:
+        return GPTConfig(**sizes)
+    except TypeError as error:
+        raise ValueError(f"its config is wrong: {error}") from None
+
+
+def rows_of(shape: tuple[int, ...], values: array[float]) -> list[array[float]]:
+    """Return the rows of a matrix."""
+    rows, columns = shape
+    return [values[i * columns : (i + 1) * columns] for i in range(rows)]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from microgpt import checkpoint
 
 
 class CharTokenizer:
@@ -12,10 +16,33 @@ class CharTokenizer:
     """
 
     def __init__(self, documents: Iterable[str]) -> None:
-        self.characters = "".join(sorted(set().union(*documents)))
+        characters: set[str] = set()
+        for document in documents:
+            characters.update(document)
+        self.characters = "".join(sorted(characters))
         if not self.characters:
             raise ValueError("a vocabulary needs at least one character, the documents have none")
         self._ids = {character: id for id, character in enumerate(self.characters)}
+
+    @classmethod
+    def load(cls, path: str | Path) -> CharTokenizer:
+        """Return the tokenizer in a checkpoint that `GPT.save(path, tokenizer)` or the training command wrote.
+
+        Errors: OSError if the file cannot be read; ValueError, `path` in it, unless it is whole and holds a vocabulary.
+        """
+        _, metadata = checkpoint.read(path)
+        with checkpoint.refusals(path):
+            return cls.from_checkpoint(metadata)
+
+    @classmethod
+    def from_checkpoint(cls, metadata: Mapping[str, Any]) -> CharTokenizer:
+        """Return the tokenizer in the metadata that `checkpoint.read` returned. ValueError if there is none."""
+        characters = metadata.get("characters")
+        if characters is None:
+            raise ValueError("it holds no vocabulary, GPT.save was called without a tokenizer")
+        if not isinstance(characters, str) or not characters or characters != "".join(sorted(set(characters))):
+            raise ValueError("its vocabulary is no string of different characters in order")
+        return cls([characters])
 
     @property
     def bos(self) -> int:
