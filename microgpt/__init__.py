@@ -40,7 +40,7 @@ if sys.implementation.name == "cpython":
     from microgpt._vector import Matrix, Vector
     from microgpt.model import GPT, GPTConfig
     from microgpt.optim import Adam
-    from microgpt.sampler import sample
+    from microgpt.sampler import generate
     from microgpt.tokenizer import CharTokenizer
 
     __all__ = [
@@ -55,12 +55,12 @@ if sys.implementation.name == "cpython":
         "cos",
         "cross_entropy",
         "exp",
+        "generate",
         "log",
         "maximum",
         "minimum",
         "relu",
         "rmsnorm",
-        "sample",
         "sigmoid",
         "sin",
         "softmax",

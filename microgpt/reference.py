@@ -21,13 +21,13 @@ __all__ = [
     "cross_entropy",
     "dot",
     "exp",
+    "generate",
     "linear",
     "log",
     "maximum",
     "minimum",
     "relu",
     "rmsnorm",
-    "sample",
     "sigmoid",
     "sin",
     "softmax",
@@ -404,18 +404,34 @@ def train(
         loss.backward()
         optimizer.step(learning_rate * (1 - step / steps))
         losses.append(loss.data)
-    return Run(model, characters, losses, [sample(model, characters, rng, temperature) for _ in range(samples)])
+    return Run(model, characters, losses, [generate(model, characters, rng, temperature) for _ in range(samples)])
 
 
-def sample(model: GPT, characters: str, rng: random.Random, temperature: float = 0.5) -> str:
-    """Draw one document, from BOS until BOS or block_size characters."""
-    bos = token = len(characters)
+def generate(
+    model: GPT,
+    characters: str,
+    rng: random.Random,
+    temperature: float = 0.5,
+    top_k: int | None = None,
+    prompt: str = "",
+    max_length: int | None = None,
+) -> str:
+    """Draw one document, from BOS and the prompt until BOS, or max_length or block_size characters."""
+    bos = len(characters)
+    tokens = [bos, *(characters.index(c) for c in prompt)]
     cache = model.new_cache()
-    text = ""
-    for position in range(model.block_size):
-        probabilities = softmax([z / temperature for z in model.logits(token, position, cache)])
-        token = rng.choices(range(model.vocab_size), weights=[p.data for p in probabilities])[0]
+    for position in range(max_length or model.block_size):
+        logits = model.logits(tokens[position], position, cache)
+        if position < len(prompt):
+            continue
+        if temperature == 0:
+            token = max(range(bos + 1), key=lambda i: logits[i].data)
+        else:
+            weights = [p.data for p in softmax([z / temperature for z in logits])]
+            best = sorted(range(bos + 1), key=lambda i: -weights[i])[:top_k]
+            weights = [weights[i] if i in best else 0.0 for i in range(bos + 1)]
+            token = rng.choices(range(bos + 1), weights=weights)[0]
         if token == bos:
             break
-        text += characters[token]
-    return text
+        tokens.append(token)
+    return "".join(characters[token] for token in tokens[1:])

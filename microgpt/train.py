@@ -22,7 +22,7 @@ from microgpt import data
 from microgpt.cli import Parser, real_number, run, tell, whole_number
 from microgpt.model import GPT, GPTConfig
 from microgpt.optim import Adam
-from microgpt.sampler import MIN_TEMPERATURE, sample
+from microgpt.sampler import MIN_TEMPERATURE, generate
 from microgpt.tokenizer import CharTokenizer
 
 REPORT_EVERY = 100  # steps between two lines of loss
@@ -92,7 +92,7 @@ def train(args: argparse.Namespace) -> None:
     print("--- inference ---")
     for i in range(args.samples):
         try:
-            text = sample(model, tokenizer, rng, temperature=args.temperature)
+            text = generate(model, tokenizer, rng, temperature=args.temperature)
         except (ArithmeticError, ValueError) as error:
             raise ValueError(f"training diverged, there is nothing to sample from ({error}): {REMEDY}") from error
         print(f"sample {i + 1:2d}: {text}")
