@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,38 +27,92 @@ def test_embedded_names() -> None:
     assert hashlib.sha256(content).hexdigest() in (Path(data.__file__).parent / "README.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("content", "documents"),
-    [
-        (b"ab\ncd\n", ["ab", "cd"]),
-        (b"ab\r\ncd", ["ab", "cd"]),
-        (b"ab\rcd\r", ["ab", "cd"]),
-        (b"\xef\xbb\xbfab\ncd\n", ["ab", "cd"]),
-        (b"\n  ab \n\n\t\ncd e\t\n", ["ab", "cd e"]),
-        ("naïve\n🙂é\u2028x\n".encode(), ["naïve", "🙂é\u2028x"]),
-    ],
-)
-def test_file(tmp_path: Path, content: bytes, documents: list[str]) -> None:
+TEXTS: list[tuple[bytes, list[str]]] = [
+    (b"ab\ncd\n", ["ab", "cd"]),
+    (b"ab\r\ncd", ["ab", "cd"]),
+    (b"ab\rcd\r", ["ab", "cd"]),
+    (b"ab\r\rcd\n\ref\r\n", ["ab", "cd", "ef"]),
+    (b"\xef\xbb\xbfab\ncd\n", ["ab", "cd"]),
+    (b"ab\n\xef\xbb\xbfcd\n", ["ab", "\ufeffcd"]),
+    (b"\n  ab \n\n\t\ncd\te\t\n", ["ab", "cd\te"]),
+    ("naïve\n🙂é\u2028x\x85y\x0bz\n".encode(), ["naïve", "🙂é\u2028x\x85y\x0bz"]),
+    ("e\u0301\né\n👩\u200d🔬\n".encode(), ["e\u0301", "é", "👩\u200d🔬"]),
+    (b"\x01\x1b[31m\n\x7f\n", ["\x01\x1b[31m", "\x7f"]),
+]
+
+
+@pytest.mark.parametrize("chunk", [3, 4, 5, 8, 1 << 20])
+@pytest.mark.parametrize(("content", "documents"), TEXTS)
+def test_file(tmp_path: Path, content: bytes, documents: list[str], chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "CHUNK", chunk)
     path = tmp_path / "text.txt"
     path.write_bytes(content)
     assert data.load_file(path) == documents
 
 
+@pytest.mark.parametrize("chunk", [3, 4, 5, 8, 1 << 20])
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "at least 2 documents"),
-        (b"\n \n", "it has 0"),
+        (b"", "at least 2 documents, one per line, it has 0"),
+        (b"\xef\xbb\xbf", "it has 0"),
+        (b"\n \n\t\r\n", "it has 0"),
         (b"one document\n", "it has 1"),
-        (b"aaa\na\n", "only 'a'"),
+        (b"aaa\na\n", "at least 2 different characters, it has only 'a'"),
         (b"ab\n\xff\xfe\n", "not UTF-8 text: byte 0xff at offset 3"),
+        (b"\xef\xbb\xbfab\n\xff\n", "not UTF-8 text: byte 0xff at offset 6"),
+        ("é🙂\n".encode() + b"\xf0\x9f\x99", "not UTF-8 text: byte 0xf0 at offset 7"),
+        (b"abcdefgh\nab\xf0\x9fcd\n", "not UTF-8 text: byte 0xf0 at offset 11"),
+        ("ab\ncd\n".encode("utf-16"), "not UTF-8 text: byte 0xff at offset 0"),
+        ("ab\ncd\n".encode("utf-16-le"), "not UTF-8 text: NUL byte at offset 1"),
+        (b"ab\ncd\n\0", "not UTF-8 text: NUL byte at offset 6"),
     ],
 )
-def test_file_refused(tmp_path: Path, content: bytes, words: str) -> None:
+def test_file_refused(tmp_path: Path, content: bytes, words: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "CHUNK", chunk)
     path = tmp_path / "text.txt"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=rf"\A{re.escape(str(path))} .*{words}\Z"):
         data.load_file(path)
+
+
+def test_reading_takes_little_more_memory_than_the_documents(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    for end in ("\n", "\r", "\r\n"):
+        path.write_bytes("".join(f"{i} {'x' * 90}{end}" for i in range(200_000)).encode())
+        tracemalloc.start()
+        try:
+            documents = data.load_file(path)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        own = sys.getsizeof(documents) + sum(map(sys.getsizeof, documents))
+        assert len(documents) == 200_000
+        assert peak < own + 10e6 < own + path.stat().st_size
+
+
+def test_one_line_of_ten_megabytes(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"x" * 10_000_000 + b"\ny")
+    assert [len(document) for document in data.load_file(path)] == [10_000_000, 1]
+
+
+def test_a_folder_and_a_missing_file_are_refused_by_name(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(OSError, match=re.escape(str(path))):
+            data.load_file(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices as on Unix")
+def test_a_pipe_is_read_and_a_device_without_end_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(b"ab\ncd\n" * 100_000,))
+    writer.start()
+    assert data.load_file(path) == ["ab", "cd"] * 100_000
+    writer.join()
+    with pytest.raises(ValueError, match="/dev/zero is not UTF-8 text: NUL byte at offset 0"):
+        data.load_file("/dev/zero")
 
 
 class Server(ThreadingHTTPServer):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from microgpt.files import write_atomically
 
@@ -11,36 +15,71 @@ from microgpt.files import write_atomically
 MAKEMORE_URL = "https://raw.githubusercontent.com/karpathy/makemore/988aa59/names.txt"
 MAKEMORE_SHA256 = "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d"
 TIMEOUT = 30  # seconds
-
-
-def split_documents(text: str) -> list[str]:
-    """Return one document per line, stripped, empty ones dropped. Lines end as Python's text files let them: LF, CRLF or CR."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return [document for line in lines if (document := line.strip())]
+CHUNK = 1 << 20  # bytes read at once; the first hold the whole byte order mark, which has three
 
 
 def load_names() -> list[str]:
     """Return the 32,868 embedded given names (README.md beside them tells their source)."""
-    return split_documents(Path(__file__).with_name("names.txt").read_text(encoding="utf-8"))
+    return load_file(Path(__file__).with_name("names.txt"))
 
 
 def load_file(path: str | Path) -> list[str]:
-    """Return the documents of a UTF-8 text file, one per line.
+    """Return the documents of a UTF-8 text file, one per line, stripped, empty ones dropped.
 
-    Errors: OSError if it cannot be read; ValueError if it is not UTF-8, has fewer than two documents, or fewer than two
-    different characters, so that there is nothing to learn.
+    A line ends at LF, CRLF or CR and nowhere else. The file may be a pipe; no more of it is held than the documents.
+    Errors: OSError if it cannot be read; ValueError if it is not UTF-8, holds a NUL byte, has fewer than two documents, or fewer
+    than two different characters, so that there is nothing to learn.
     """
-    try:
-        # utf-8-sig: some editors open a file with a byte order mark, which is no part of the text.
-        documents = split_documents(Path(path).read_bytes().decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset {error.start}") from None
+    with open(path, "rb") as file:
+        documents = documents_of(file, str(path))
     if len(documents) < 2:
         raise ValueError(f"{path} needs at least 2 documents, one per line, it has {len(documents)}")
-    characters = set().union(*documents)
+    characters: set[str] = set()
+    for document in documents:
+        characters.update(document)
     if len(characters) < 2:
         raise ValueError(f"{path} needs at least 2 different characters, it has only {''.join(characters)!r}")
     return documents
+
+
+def documents_of(file: BinaryIO, name: str) -> list[str]:
+    """Return the documents in the bytes of `file`, called `name` in errors."""
+    return [document for line in split_lines(decode(file, name)) if (document := line.strip())]
+
+
+def decode(file: BinaryIO, name: str) -> Iterator[str]:
+    """Yield the text of `file` piece by piece. ValueError for bytes that are no text, with their place in the file."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
+    offset = 0  # in the file, of the bytes that come next
+    chunk = None
+    while chunk != b"":
+        chunk = file.read(CHUNK)
+        begun, _ = decoder.getstate()  # the first bytes of a character that the last chunk ended within
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            place = offset - len(begun) + error.start
+            raise ValueError(f"{name} is not UTF-8 text: byte 0x{error.object[error.start]:02x} at offset {place}") from None
+        if b"\0" in chunk:
+            raise ValueError(f"{name} is not UTF-8 text: NUL byte at offset {offset + chunk.index(0)}")
+        if offset == 0:
+            text = text.removeprefix("\ufeff")  # some editors open a file with a byte order mark, which is no part of the text
+        offset += len(chunk)
+        yield newlines.decode(text, final=not chunk)
+
+
+def split_lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a text that comes in pieces."""
+    begun: list[str] = []  # the pieces of the line whose end has not come
+    for piece in pieces:
+        first, *others = piece.split("\n")
+        begun.append(first)
+        if others:
+            yield "".join(begun)
+            yield from others[:-1]
+            begun = others[-1:]
+    yield "".join(begun)
 
 
 def load_makemore() -> list[str]:
@@ -48,7 +87,8 @@ def load_makemore() -> list[str]:
 
     Errors: OSError if they can be neither downloaded nor stored; ValueError if the content is not the known one.
     """
-    return split_documents(fetch_makemore(cache_folder() / "makemore_names.txt").decode("utf-8"))
+    content = fetch_makemore(cache_folder() / "makemore_names.txt")
+    return documents_of(io.BytesIO(content), MAKEMORE_URL)
 
 
 def cache_folder() -> Path:
