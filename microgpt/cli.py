@@ -37,17 +37,18 @@ def whole_number(low: int, high: int = MAX_COUNT) -> Callable[[str], int]:
     return parse
 
 
-def real_number(low: float, *, exclusive: bool = False) -> Callable[[str], float]:
-    """Return an argument type: a finite number of at least `low`, or above it where exclusive."""
+def real_number(low: float, *, exclusive: bool = False, or_zero: bool = False) -> Callable[[str], float]:
+    """Return an argument type: a finite number of at least `low`, or above it where exclusive; 0 too where or_zero."""
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not (value > low if exclusive else value >= low) or value == math.inf:
-            bound = "above" if exclusive else "of at least"
-            raise argparse.ArgumentTypeError(f"needs a finite number {bound} {low}, got {shorten(text)}")
+        enough = value > low if exclusive else value >= low
+        if not ((enough and value < math.inf) or (or_zero and value == 0)):
+            bound = f"{'0 or ' if or_zero else ''}a finite number {'above' if exclusive else 'of at least'} {low}"
+            raise argparse.ArgumentTypeError(f"needs {bound}, got {shorten(text)}")
         return value
 
     return parse
@@ -80,7 +81,11 @@ def run(parser: Parser, command: Callable[[argparse.Namespace], None], argv: Seq
     """
     prepare_streams()
     try:
-        command(parser.parse_args(argv))
+        args = parser.parse_args(argv)
+        for name, value in vars(args).items():
+            if value == []:  # what argparse of Python 3.11 makes of --flag=--
+                parser.error(f"argument --{name.replace('_', '-')}: expected one argument")
+        command(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         tell("interrupted")

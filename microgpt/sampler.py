@@ -59,10 +59,10 @@ def generate(
 def next_token(logits: Vector, rng: random.Random, temperature: float, top_k: int | None) -> int:
     """Return the token that follows. One draw from `rng`, none at temperature 0."""
     tokens = range(len(logits))
+    values = logits.data
+    if not all(map(math.isfinite, values)):
+        raise ValueError("the model's logits are not finite, there is nothing to draw from")
     if temperature == 0:
-        values = logits.data
-        if not all(map(math.isfinite, values)):
-            raise ValueError("the logits are not finite")
         return max(tokens, key=values.__getitem__)  # the first of equals
     weights = softmax(logits / temperature).data
     if top_k is not None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from microgpt import checkpoint
 
+SHOWN = 100  # characters of a vocabulary in an error
+
 
 class CharTokenizer:
     """One token per character of the vocabulary, sorted, and one more, `bos`, that opens and closes every document.
@@ -59,7 +61,9 @@ class CharTokenizer:
         try:
             return [self.bos, *[self._ids[character] for character in document], self.bos]
         except KeyError as error:
-            raise ValueError(f"character {error} is not in the vocabulary {self.characters!r}") from None
+            more = len(self.characters) - SHOWN
+            vocabulary = repr(self.characters[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+            raise ValueError(f"character {error} is not in the vocabulary {vocabulary}") from None
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of `tokens`, BOS left out. ValueError names an id outside the vocabulary."""

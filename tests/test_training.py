@@ -225,6 +225,8 @@ def test_tokenizer_goes_there_and_back() -> None:
     assert tokenizer.decode([3, 2, 0, 1, 3]) == tokenizer.decode(iter([2, 0, 1])) == "cab"
     with pytest.raises(ValueError, match=r"'z'.*'abc'"):
         tokenizer.encode("az")
+    with pytest.raises(ValueError, match=r"'z'.*'[^'a-z]{100}' and 900 more"):
+        CharTokenizer([chr(0x4E00 + i) for i in range(1000)]).encode("z")
     with pytest.raises(ValueError, match="0 to 3, got 9"):
         tokenizer.decode([9])
     with pytest.raises(ValueError, match="at least one character"):

@@ -1,0 +1,44 @@
+"""Every flag of a command against every value that someone might mistype."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+
+import pytest
+
+VALUES = [
+    *("", " ", "0", "-0", "0.0", "-1", "1.5", "-1.5", "1e-9", "1e3", "1e999", "nan", "inf", "-inf", "0x10", "1,5"),
+    *("abc", "é🙂", "two\nlines", "1" * 30, "9" * 5000, "None", "--", "-"),
+]
+
+
+def try_every_flag(
+    main: Callable[[Sequence[str]], int],
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str],
+    accepted: Mapping[str, Sequence[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> int:
+    """Run `main` on `arguments` with each flag of `parser` at each of VALUES; return how many runs that were.
+
+    Those in `accepted`, the values by flag, must end with status 0. All others must be refused in one line, with status 2 and
+    nothing on standard output. An argument without a flag is tried in place of `arguments`, under its metavar.
+    """
+    tried = 0
+    for action in parser._actions:
+        if isinstance(action, argparse._HelpAction):
+            continue
+        flag = action.option_strings[-1] if action.option_strings else str(action.metavar)
+        for value in VALUES:
+            given = [*arguments, f"{flag}={value}"] if action.option_strings else [value]
+            expected = 0 if value in accepted.get(flag, ()) else 2
+            try:
+                status = main(given)
+            except SystemExit as exit:
+                status = exit.code
+            out, err = capsys.readouterr()
+            assert status == expected, (given, err)
+            assert expected == 0 or (out == "" and err.count("\n") == 1 and "error: " in err), (given, out, err)
+            tried += 1
+    return tried

@@ -1,0 +1,135 @@
+"""python -m microgpt.sample and python -m microgpt, from outside: what they print, and refusals in one line."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from flags import try_every_flag
+
+from microgpt import GPT, Adam, CharTokenizer, GPTConfig, __main__, checkpoint, reference, sample, train
+
+DOCUMENTS = ["abc", "bca", "cab", "ab c", "日本"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model of DOCUMENTS, saved, and those as a text."""
+    folder = tmp_path_factory.mktemp("trained")
+    tokenizer = CharTokenizer(DOCUMENTS)
+    model = GPT(GPTConfig(tokenizer.vocab_size, n_embd=4, n_head=2, block_size=5), random.Random(1))
+    optimizer = Adam(model.parameters())
+    for step in range(100):
+        model.loss(tokenizer.encode(DOCUMENTS[step % len(DOCUMENTS)])).backward()
+        optimizer.step()
+    model.save(folder / "model", tokenizer)
+    model.save(folder / "mute")
+    (folder / "text").write_text("\n".join(DOCUMENTS), encoding="utf-8")
+    return folder
+
+
+def run(*arguments: str, cwd: Path, module: str = "microgpt.sample", **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", cwd=cwd, env={**os.environ, **env}, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("flags", "count", "seed", "options"),
+    [
+        ("", 20, 42, {}),
+        ("--count 3 --seed 7 --temperature 1.5 --top-k 2", 3, 7, {"temperature": 1.5, "top_k": 2}),
+        ("--temperature 0 --prompt ab --count 2", 2, 42, {"temperature": 0, "prompt": "ab"}),
+        ("--max-length 3 --prompt 日 --count 40", 40, 42, {"max_length": 3, "prompt": "日"}),
+        ("--count 0", 0, 42, {}),
+    ],
+)
+def test_output_is_that_of_the_twin(flags: str, count: int, seed: int, options: dict[str, float], trained: Path) -> None:
+    tensors, metadata = checkpoint.read(trained / "model")
+    twin = reference.GPT(len(metadata["characters"]) + 1, random.Random(1), n_embd=4, n_head=2, block_size=5)
+    for p, data in zip(twin.parameters(), (x for name in twin.state_dict for x in tensors[name][1]), strict=True):
+        p.data = data
+    rng = random.Random(seed)
+    expected = [reference.generate(twin, metadata["characters"], rng, **options) for _ in range(count)]
+    result = run("model", *flags.split(), cwd=trained, PYTHONIOENCODING="ascii")
+    assert result.stdout.splitlines() == expected
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_what_training_lacks_is_marked(trained: Path) -> None:
+    arguments = ["model", "--count", "60", "--temperature", "1"]
+    plain = run(*arguments, cwd=trained).stdout.splitlines()
+    marked = run(*arguments, "--novel", "text", cwd=trained).stdout.splitlines()
+    assert marked == [("known\t" if text.strip() in DOCUMENTS else "novel\t") + text for text in plain]
+    assert {line.partition("\t")[0] for line in marked} == {"known", "novel"}
+
+
+def test_every_flag_refuses_what_it_cannot_take(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(trained)
+    accepted = {
+        "--count": ["0", "-0"],
+        "--temperature": ["0", "-0", "0.0", "1.5", "1e3", "1" * 30],
+        "--prompt": ["", " ", "abc"],
+        "--seed": ["0", "-0"],
+    }
+    tried = try_every_flag(sample.main, sample.build_parser(), ["model", "--count=2"], accepted, capsys)
+    print(f"{tried} values tried")
+    assert tried > 150
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["missing"], "missing: No such file or directory"),
+        (["."], ".: Is a directory"),
+        (["text"], "text is not a whole microgpt checkpoint: "),
+        (["mute"], "mute is not a whole microgpt checkpoint: it holds no vocabulary"),
+        (["diverged"], "the model's logits are not finite, there is nothing to draw from"),
+        (["model", "--prompt", "abx"], "character 'x' is not in the vocabulary ' abc日本'"),
+        (["model", "--prompt", "abcab"], "the prompt must be shorter than the model's block_size, 5, it has 5 characters"),
+        (["model", "--max-length", "6"], "max_length must be from 1 to 5, the model's block_size, got 6"),
+        (["model", "--novel", "missing"], "missing: No such file or directory"),
+        (["model", "--novel", "model"], "model is not UTF-8 text"),
+        (["model", "--temperature", "1e-4"], "needs 0 or a finite number of at least 0.001, got '1e-4'"),
+        (["model", "other"], "unrecognized arguments: other"),
+        ([], "required: MODEL"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(arguments: list[str], words: str, trained: Path) -> None:
+    model, tokenizer = sample.load(str(trained / "model"))
+    model.lm_head.data = [[1e308] * 4] * len(model.lm_head)
+    model.save(trained / "diverged", tokenizer)
+    result = run(*arguments, cwd=trained)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+    assert words in result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell and pipes as on Unix")
+@pytest.mark.parametrize("rest", ["| head -n 1", ">&-", "2>&-"])
+def test_a_reader_that_goes_away_is_no_traceback(rest: str, trained: Path) -> None:
+    command = f"{sys.executable} -m microgpt.sample model --count 5000 {rest}"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=trained, timeout=60)
+    assert result.stderr == ""
+
+
+def test_the_package_lists_its_commands(tmp_path: Path) -> None:
+    result = run(cwd=tmp_path, module="microgpt")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert run("--help", cwd=tmp_path, module="microgpt").stdout == result.stdout
+    parsers = {"train": train.build_parser(), "sample": sample.build_parser()}
+    assert parsers.keys() == __main__.COMMANDS.keys()
+    for name, parser in parsers.items():
+        what, how = __main__.COMMANDS[name]
+        assert f"microgpt-{name}, or python -m microgpt.{name}\n  {what}\n  {how}\n" in result.stdout
+        assert what == parser.description
+        parser.parse_args(how.removeprefix(f"{parser.prog} ").split())
+    assert re.fullmatch(r"microgpt-cython \d+\.\d+\.\d+\n", run("--version", cwd=tmp_path, module="microgpt").stdout)
+    refused = run("nothing", cwd=tmp_path, module="microgpt")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
