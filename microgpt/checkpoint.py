@@ -24,6 +24,7 @@ from microgpt.files import check_ordinary, write_atomically
 Tensor = tuple[tuple[int, ...], "array[float]"]  # shape, and the numbers row by row
 
 VERSION = 1
+MAX_HEADER = 100_000_000  # bytes; the safetensors library reads no longer one
 NO_DIGEST = "0" * 64
 DIGEST = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')  # JSON within JSON: its quotes are escaped
 
@@ -59,9 +60,13 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Errors: OSError if the file cannot be read; ValueError, `path` in it, unless every byte is as it was written.
     """
-    check_ordinary(path, os.stat(path))
+    status = os.stat(path)
+    check_ordinary(path, status)
     with refusals(path), open(path, "rb") as file:
-        return parse(file.read())
+        start = file.read(8)
+        start += file.read(header_end(start, status.st_size) - 8)
+        find_digest(start)  # before all of a file is read that may be large and another program's
+        return parse(start + file.read())
 
 
 @contextmanager
@@ -82,7 +87,7 @@ def parse(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError("its contents do not match its checksum")
     try:
         stored = dict(deserialize(content))
-        header = json.loads(json.loads(content[8 : header_end(content)])["__metadata__"]["microgpt"])
+        header = json.loads(json.loads(content[8 : header_end(content, len(content))])["__metadata__"]["microgpt"])
         version, metadata = header["version"], header["metadata"]
     except (SafetensorError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"its header makes no sense ({error})") from None
@@ -100,19 +105,19 @@ def parse(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, metadata
 
 
-def header_end(content: bytes | bytearray) -> int:
-    """Return where the header ends: its length comes first, as 8 bytes, little-endian."""
-    if not content:
+def header_end(content: bytes | bytearray, size: int) -> int:
+    """Return where the header ends in a file of `size` bytes: its length comes first, as 8 bytes, little-endian."""
+    if size == 0:
         raise ValueError("it is empty")
     end = 8 + int.from_bytes(content[:8], "little")
-    if end > len(content):
-        raise ValueError(f"it is cut short or no safetensors file, its {len(content)} bytes end within the header")
+    if end > min(size, MAX_HEADER):
+        raise ValueError(f"it is cut short or no safetensors file, its {size} bytes hold no whole header")
     return end
 
 
 def find_digest(content: bytes | bytearray) -> slice:
     """Return where the checksum's 64 digits stand."""
-    match = DIGEST.search(content, 0, header_end(content))
+    match = DIGEST.search(content, 0, header_end(content, len(content)))
     if match is None:
         raise ValueError("it carries no checksum of microgpt, so another program wrote it, or it was altered")
     return slice(*match.span(1))

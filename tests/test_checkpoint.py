@@ -57,7 +57,9 @@ def test_what_is_written_is_read_bit_by_bit(path: Path, saved: bytes) -> None:
 
 def test_others_read_it_with_safetensors_alone(path: Path, saved: bytes) -> None:
     numpy = pytest.importorskip("numpy")
-    arrays = __import__("safetensors.numpy").numpy.load_file(path)
+    from safetensors.numpy import load_file
+
+    arrays = load_file(path)
     assert {name: a.shape for name, a in arrays.items()} == {name: shape for name, (shape, _) in TENSORS.items()}
     assert arrays["wte"].dtype == numpy.float64
     assert arrays["wte"].tobytes() == TENSORS["wte"][1].tobytes()
@@ -146,12 +148,30 @@ def test_numbers_that_do_not_fit_the_shape_are_refused(values: array[float], pat
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(OSError, match=str(path)):
+        with pytest.raises(OSError, match=re.escape(repr(str(path)))):
             checkpoint.read(path)
     for path in (tmp_path, tmp_path / "missing" / "model"):
-        with pytest.raises(OSError, match=str(path)):
+        with pytest.raises(OSError, match=re.escape(repr(str(path)))):
             checkpoint.write(path, {}, {})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere memory cannot be limited, or a file may take its whole size")
+@pytest.mark.parametrize("header_length", [0, 1 << 26, 1 << 35, 1 << 63])
+def test_a_huge_file_is_refused_before_it_is_read(header_length: int, path: Path) -> None:
+    """64 GiB of zeros, which take no room on the disk, in a process that has 1 GiB of memory."""
+    path.write_bytes(header_length.to_bytes(8, "little"))
+    os.truncate(path, 1 << 36)
+    code = f"""
+import resource
+from microgpt import checkpoint
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+try:
+    checkpoint.read({path.name!r})
+except ValueError as error:
+    print(error)
+"""
+    assert " is not a whole microgpt checkpoint: it " in run_python(code, cwd=path.parent)
 
 
 @unix
@@ -186,6 +206,7 @@ def test_permissions_and_symbolic_links_stay(tmp_path: Path) -> None:
     assert (tmp_path / "folder" / "elsewhere").read_bytes() == b"x"
 
 
+@unix
 def test_a_name_as_long_as_a_file_may_have_is_written(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 255)
     files.write_atomically(path, b"x")
@@ -217,9 +238,9 @@ def test_full_disk_and_unwritable_places_end_in_one_line_and_keep_the_old_file(p
 import os, resource
 from array import array
 from pathlib import Path
-from microgpt import checkpoint
+from microgpt import checkpoint, data
 
-path = Path({str(path)!r})
+path = Path({path.name!r})
 
 def attempt(path):
     try:
@@ -243,11 +264,18 @@ path.parent.chmod(0o555)
 attempt(path)
 attempt(path.with_name("other"))
 path.parent.chmod(0o755)
+path.chmod(0o000)
+for read in (checkpoint.read, data.load_file):
+    try:
+        read(path)
+    except OSError as error:
+        print(f"{{Path(error.filename).name}}: {{error.strerror}}")
+path.chmod(0o644)
 """
     # The folders above are the superuser's alone; the process stands in this one before it gives its rights away.
-    result = run_python(code.replace(repr(str(path)), repr(path.name)), cwd=path.parent)
-    name = path.name
-    expected = [f"{name}: File too large", f"{name}: Permission denied", f"{name}: Permission denied", "other: Permission denied"]
+    result = run_python(code, cwd=path.parent)
+    denied = f"{path.name}: Permission denied"
+    expected = [f"{path.name}: File too large", denied, denied, "other: Permission denied", denied, denied]
     assert result.splitlines() == expected
     assert path.read_bytes() == saved
     assert list(path.parent.iterdir()) == [path]
