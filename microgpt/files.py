@@ -17,8 +17,8 @@ def write_atomically(path: str | Path, content: bytes | bytearray) -> None:
     Errors: OSError that names `path`, which is then as before: a missing or unwritable folder, a write-protected file, a full
     disk, or a path that is no ordinary file.
     """
-    target = os.path.realpath(path)
-    folder = os.path.dirname(target)
+    target = os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
+    folder = os.path.dirname(target) or os.curdir
     temporary = os.path.join(folder, f".microgpt-{os.urandom(8).hex()}.tmp")
     try:
         mode = replaceable_mode(target)

@@ -255,8 +255,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 if os.geteuid() == 0:
     os.chown(path, 65534, 65534)
     os.chown(path.parent, 65534, 65534)
-    os.setegid(65534)
-    os.seteuid(65534)
+    os.setgid(65534)
+    os.setuid(65534)
 path.chmod(0o444)
 attempt(path)
 path.chmod(0o644)
@@ -272,7 +272,7 @@ for read in (checkpoint.read, data.load_file):
         print(f"{{Path(error.filename).name}}: {{error.strerror}}")
 path.chmod(0o644)
 """
-    # The folders above are the superuser's alone; the process stands in this one before it gives its rights away.
+    # By a relative path, since the folders above stay the superuser's alone.
     result = run_python(code, cwd=path.parent)
     denied = f"{path.name}: Permission denied"
     expected = [f"{path.name}: File too large", denied, denied, "other: Permission denied", denied, denied]

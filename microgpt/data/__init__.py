@@ -34,11 +34,9 @@ def load_file(path: str | Path) -> list[str]:
         documents = documents_of(file, str(path))
     if len(documents) < 2:
         raise ValueError(f"{path} needs at least 2 documents, one per line, it has {len(documents)}")
-    characters: set[str] = set()
-    for document in documents:
-        characters.update(document)
-    if len(characters) < 2:
-        raise ValueError(f"{path} needs at least 2 different characters, it has only {''.join(characters)!r}")
+    first = documents[0][0]
+    if not any(document.strip(first) for document in documents):
+        raise ValueError(f"{path} needs at least 2 different characters, it has only {first!r}")
     return documents
 
 
