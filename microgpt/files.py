@@ -12,8 +12,8 @@ from pathlib import Path
 def write_atomically(path: str | Path, content: bytes | bytearray) -> None:
     """Replace the file `path` by one that holds `content`: at any moment, and after a crash, the old one or the new one is there.
 
-    It is written under a temporary name in the same folder, synced, then renamed. A symbolic link stays one, and a file that is
-    replaced hands on its permissions.
+    It is written under a temporary name in the same folder, synced, then renamed; only a kill in between leaves that second file,
+    .microgpt-*.tmp. A symbolic link stays one, and a file that is replaced hands on its permissions.
     Errors: OSError that names `path`, which is then as before: a missing or unwritable folder, a write-protected file, a full
     disk, or a path that is no ordinary file.
     """
@@ -25,7 +25,8 @@ def write_atomically(path: str | Path, content: bytes | bytearray) -> None:
         try:
             with open(temporary, "xb") as file:
                 if mode is not None:
-                    os.chmod(temporary, mode)
+                    with suppress(OSError):  # of a file system without permissions
+                        os.chmod(temporary, mode)
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

@@ -14,6 +14,7 @@ SHOWN = 100  # characters of a vocabulary in an error
 class CharTokenizer:
     """One token per character of the vocabulary, sorted, and one more, `bos`, that opens and closes every document.
 
+    The vocabulary is every character in `documents`: one that holds them all will do, `CharTokenizer(["abc"])`.
     Errors: ValueError if `documents` have no character.
     """
 
