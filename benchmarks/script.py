@@ -13,19 +13,19 @@ from __future__ import annotations
 import argparse
 import gc
 import math
-import random
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import microgpt
-from microgpt import data, reference
+import measure
+from measure import ROOT, clock, spread
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+import microgpt
+from microgpt import reference
+
+sys.path.insert(0, str(ROOT / "examples"))
 import microgpt_script as script  # type: ignore[import-not-found]
 
 # What is measured on a Value, and the same on a float where there is such a thing.
@@ -65,98 +65,132 @@ def loop(operation: str, make: Callable[[float], Any]) -> Callable[[], float]:
     turns: Any = names["turns"]
 
     def measure() -> float:
-        start = time.process_time_ns()
+        start = clock()
         turns()
-        return (time.process_time_ns() - start) / TURNS
+        return (clock() - start) / TURNS
 
     return measure
 
 
-def report_operations(rounds: int) -> None:
-    print(f"{'ns, from Python':16}{'engine':>10}{'twin':>10}{'float':>10}{'twin / engine':>16}")
+def run_operations(rounds: int) -> dict[str, Any]:
+    """Measure the operators. Medians in nanoseconds by engine."""
     empty = loop("pass", float)
+    loops: dict[str, dict[str, Callable[[], float]]] = {}
     for on_values, on_floats in OPERATIONS.items():
-        loops = [loop(on_values, microgpt.Value), loop(on_values, reference.Value)]
+        loops[on_values] = {"engine": loop(on_values, microgpt.Value), "twin": loop(on_values, reference.Value)}
         if on_floats is not None:
-            loops.append(loop(on_floats, float))
-        times: list[list[float]] = [[] for _ in loops]
-        for _ in range(rounds):
+            loops[on_values]["float"] = loop(on_floats, float)
+    times: dict[str, dict[str, list[float]]] = {name: {engine: [] for engine in loops[name]} for name in loops}
+
+    def measure_all() -> None:
+        for name, engines in loops.items():
             floor = empty()
-            for samples, measure in zip(times, loops, strict=True):
-                samples.append(measure() - floor)
-        medians = [statistics.median(samples) for samples in times]
-        columns = "".join(f"{median:10.0f}" for median in medians).ljust(30)
-        print(f"{on_values:16}{columns}{medians[1] / medians[0]:16.1f}")
+            for engine, nanoseconds in engines.items():
+                times[name][engine].append(nanoseconds() - floor)
+
+    controls = measure.take_turns(rounds, [measure_all])
+    medians = {name: {engine: statistics.median(values) for engine, values in engines.items()} for name, engines in times.items()}
+    return {"control": controls, "operations": medians}
+
+
+def report_operations(results: dict[str, Any]) -> Iterator[str]:
+    """Return the table of the operators."""
+    yield f"    {'ns, from Python':16}{'engine':>10}{'twin':>10}{'float':>10}{'twin / engine':>16}"
+    for name, medians in results["operations"].items():
+        columns = "".join(f"{median:10.0f}" for median in medians.values()).ljust(30)
+        yield f"    {name:16}{columns}{medians['twin'] / medians['engine']:16.1f}"
 
 
 class Training:
-    """The script in training on one engine: CPU seconds of each step's forward, backward and Adam."""
+    """The script in training on one engine: CPU nanoseconds of each step's forward, backward and Adam."""
 
-    def __init__(self, make: Callable[[float], Any], tokens: Sequence[Sequence[int]]) -> None:
-        self.weights = script.new_weights(make, 27, random.Random(42))
+    def __init__(self, make: Callable[[float], Any], start: measure.Start) -> None:
+        self.weights = script.new_weights(make, start.vocab_size, start.rng())
         self.parameters = [p for matrix in self.weights.values() for row in matrix for p in row]
         self.moments = [[0.0, 0.0] for _ in self.parameters]
-        self.tokens = tokens
+        self.tokens = start.documents
         self.loss: Any = None
         self.losses: list[float] = []
         self.times: list[list[float]] = []
 
     def step(self) -> None:
         step = len(self.losses)
-        times = [time.process_time()]
+        times = [clock()]
         self.loss = script.loss_of(self.weights, self.tokens[step])  # lets the graph of the step before go, as in the script
-        times.append(time.process_time())
+        times.append(clock())
         self.loss.backward()
-        times.append(time.process_time())
+        times.append(clock())
         script.adam(self.parameters, self.moments, step, 0.01)
-        times.append(time.process_time())
+        times.append(clock())
         self.losses.append(self.loss.data)
         self.times.append([later - earlier for earlier, later in pairwise(times)])
 
 
-def spread(values: Sequence[float]) -> str:
-    low, middle, high = statistics.quantiles(values, n=4)
-    return f"{middle:.1f} [{low:.1f} .. {high:.1f}]"
+def run_script(rounds: int, steps: int, *, collector: bool) -> dict[str, Any]:
+    """Measure the script, both engines in turns of `steps` steps. Means in milliseconds, ratios round by round."""
+    start = measure.start()
+    engine, twin = Training(microgpt.Value, start), Training(reference.Value, start)
 
+    def train(training: Training) -> None:
+        if not collector:
+            gc.disable()
+        for _ in range(steps):
+            training.step()
+        gc.enable()
 
-def report_script(rounds: int, steps: int, *, collector: bool) -> None:
-    documents = data.load_names()
-    random.Random(42).shuffle(documents)
-    tokenizer = microgpt.CharTokenizer(documents)
-    tokens = [tokenizer.encode(document) for document in documents[: rounds * steps]]
-    engine, twin = Training(microgpt.Value, tokens), Training(reference.Value, tokens)
     gc.collect()
-    if not collector:
-        gc.disable()
-    for _ in range(rounds):
-        for training in (engine, twin):
-            for _ in range(steps):
-                training.step()
-    gc.enable()
+    controls = measure.take_turns(rounds, [lambda: train(engine), lambda: train(twin)])
     assert engine.losses == twin.losses, "the engines disagree"
-    print(f"examples/microgpt_script.py, collector {'on' if collector else 'off'}")
-    print(f"    {'CPU ms a step':18}{'engine':>8}{'twin':>9}   twin / engine, round by round")
+    results: dict[str, Any] = {"control": controls}
     for name, parts in PARTS.items():
-        ours, theirs = (by_round(t.times, parts, rounds) for t in (engine, twin))
+        ours, theirs = (by_round(training.times, parts, rounds) for training in (engine, twin))
         ratios = [slow / fast for fast, slow in zip(ours, theirs, strict=True)]
-        print(f"    {name:18}{statistics.mean(ours):8.2f}{statistics.mean(theirs):9.2f}   {spread(ratios)} times")
+        results[name] = {"engine": statistics.mean(ours), "twin": statistics.mean(theirs), "ratio": spread(ratios)}
+    return results
+
+
+def report_script(results: dict[str, Any], *, collector: bool) -> Iterator[str]:
+    """Return the table of the script."""
+    yield f"examples/microgpt_script.py, collector {'on' if collector else 'off'}"
+    yield f"    {'CPU ms a step':18}{'engine':>8}{'twin':>9}   twin / engine, round by round"
+    for name in PARTS:
+        row = results[name]
+        ratio = row["ratio"]
+        ratios = f"{ratio['median']:.1f} [{ratio['low']:.1f} .. {ratio['high']:.1f}] times"
+        yield f"    {name:18}{row['engine']:8.2f}{row['twin']:9.2f}   {ratios}"
 
 
 def by_round(times: Sequence[Sequence[float]], parts: Sequence[int], rounds: int) -> list[float]:
     """Return the mean milliseconds of some parts of a step, for each round: the collector comes in some steps, not in all."""
-    sums = [1000 * sum(step[i] for i in parts) for step in times]
+    sums = [sum(step[i] for i in parts) / 1e6 for step in times]
     steps = len(sums) // rounds
     return [statistics.mean(sums[i : i + steps]) for i in range(0, len(sums), steps)]
+
+
+def run(rounds: int, steps: int) -> dict[str, Any]:
+    """Measure operators and script."""
+    return run_operations(rounds) | {
+        "collector on": run_script(rounds, steps, collector=True),
+        "collector off": run_script(rounds, steps, collector=False),
+    }
+
+
+def report(results: dict[str, Any]) -> Iterator[str]:
+    """Return the tables of the results."""
+    yield from report_operations(results)
+    yield from report_script(results["collector on"], collector=True)
+    yield from report_script(results["collector off"], collector=False)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure operators from Python, and a script that uses Value alone.")
     parser.add_argument("--rounds", type=int, default=5, choices=range(2, 41), metavar="N", help="2 to 40 (default: 5)")
-    parser.add_argument("--steps", type=int, default=20, choices=range(1, 101), metavar="N", help="a round (default: 20)")
+    parser.add_argument("--steps", type=int, default=20, choices=range(1, 26), metavar="N", help="1 to 25 a round (default: 20)")
     args = parser.parse_args()
-    report_operations(args.rounds)
-    for collector in (True, False):
-        report_script(args.rounds, args.steps, collector=collector)
+    print(*measure.header(measure.machine()), sep="\n")
+    results = run(args.rounds, args.steps)
+    print(measure.line("control loop", results["control"], " ms"))
+    print(*report(results), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,159 @@
+"""A training step of the engine, split into its parts, beside the same step of the pure-Python twin."""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import measure
+from measure import STEPS, clock, spread
+
+import microgpt
+from microgpt import reference
+
+ROUND = 2  # steps per round: the same documents for each runner
+FULL_ROUNDS, FULL_ROUND = 40, 25  # with every step of the twin
+PARTS = ("forward", "backward", "adam")
+NOTES = {
+    "forward": "loss(tokens), from Python",
+    "backward": "loss.backward()",
+    "adam": "Adam.step(), and dropping the graph",
+    "order": "topological order: a backward() that is refused once the order is known",
+    "propagation": "the rest of backward, document by document",
+    "calls": "the same calls on a model of width 1 and two tokens: next to no arithmetic",
+    "middle half": "of all steps, whose documents have 3 to 14 positions",
+}
+
+
+class Runner:
+    """One engine in training, a step at a time."""
+
+    def __init__(
+        self, model: Any, optimizer: Any, documents: Sequence[Sequence[int]], *, collect: bool = True, keep: bool = False
+    ) -> None:
+        self.model, self.optimizer, self.documents = model, optimizer, documents
+        self.collect = collect  # whether the cyclic garbage collector runs
+        self.keep = keep  # whether a loss lives until the next one replaces it, as a script's `loss` does
+        self.kept: Any = None
+        self.times: list[tuple[float, ...]] = []  # CPU milliseconds of each step: forward, backward, adam
+        self.losses: list[float] = []
+
+    def run(self, steps: int) -> None:
+        """Make the next steps, but not more than STEPS in all."""
+        if not self.collect:
+            gc.disable()
+        for _ in range(min(steps, STEPS - len(self.losses))):
+            self.step()
+        gc.enable()
+
+    def step(self) -> None:
+        s = len(self.losses)
+        start = clock()
+        loss = self.model.loss(self.documents[s])
+        made = clock()
+        loss.backward()
+        differentiated = clock()
+        self.optimizer.step(0.01 * (1 - s / STEPS))
+        self.losses.append(loss.data)
+        if self.keep:
+            self.kept = loss
+        del loss  # the graph goes within the time of the step
+        end = clock()
+        self.times.append(((made - start) / 1e6, (differentiated - made) / 1e6, (end - differentiated) / 1e6))
+
+    def parts(self) -> dict[str, measure.Spread]:
+        """Return the milliseconds of a step and of its parts."""
+        by_part = {part: [step[i] for step in self.times] for i, part in enumerate(PARTS)}
+        return {"total": spread([sum(step) for step in self.times])} | {part: spread(x) for part, x in by_part.items()}
+
+
+class Orders:
+    """The cost of the topological order, by public means.
+
+    A leaf that is written between its use and backward() makes backward() refuse. The graph is searched by then, nothing is
+    propagated. The leaf is the first one that the order comes to, so that the check for written leaves ends there.
+    """
+
+    def __init__(self, model: microgpt.GPT, documents: Sequence[Sequence[int]]) -> None:
+        self.model, self.documents = model, documents
+        self.times: list[float] = []  # CPU milliseconds, document by document
+
+    def run(self, documents: int) -> None:
+        for _ in range(min(documents, STEPS - len(self.times))):
+            loss = self.model.loss(self.documents[len(self.times)])
+            leaf = self.model.layers[0].attn_wq[0][0]
+            leaf.data = leaf.data
+            start = clock()
+            try:
+                loss.backward()
+            except RuntimeError:
+                self.times.append((clock() - start) / 1e6)
+            else:
+                raise AssertionError("backward() took a leaf that was written after its use")
+
+
+def new_engine(start: measure.Start, *, keep: bool = False) -> Runner:
+    """Return the engine before its first step."""
+    model = microgpt.GPT(microgpt.GPTConfig(start.vocab_size), start.rng())
+    return Runner(model, microgpt.Adam(model.parameters()), start.documents, keep=keep)
+
+
+def new_twin(start: measure.Start, *, collect: bool) -> Runner:
+    """Return the twin before its first step."""
+    model = reference.GPT(start.vocab_size, start.rng())
+    return Runner(model, reference.Adam(model.parameters()), start.documents, collect=collect)
+
+
+def run(rounds: int, *, full: bool = False) -> dict[str, Any]:
+    """Measure, all runners in turns. The engine makes all 1000 steps, the twin the first ones of them unless `full`."""
+    start = measure.start()
+    rounds, per_round = (FULL_ROUNDS, FULL_ROUND) if full else (rounds, ROUND)
+    per_engine_round = -(-STEPS // rounds)
+    engine, kept, beside = new_engine(start), new_engine(start, keep=True), new_engine(start)
+    orders = Orders(new_engine(start).model, start.documents)
+    two_tokens = [[token % 2 for token in document] for document in start.documents]
+    narrow = microgpt.GPT(microgpt.GPTConfig(2, n_embd=1, n_head=1), random.Random(42))
+    calls = Runner(narrow, microgpt.Adam(narrow.parameters()), two_tokens)
+    twins = {"twin": new_twin(start, collect=True), "twin, collector off": new_twin(start, collect=False)}
+    tasks: list[Callable[[], None]] = [
+        partial(kept.run, per_engine_round),
+        partial(orders.run, per_engine_round),
+        partial(calls.run, per_engine_round),
+        partial(engine.run, per_engine_round),
+        partial(beside.run, per_round),  # right after the engine's own steps, which warmed the caches
+        *(partial(twin.run, per_round) for twin in twins.values()),
+    ]
+    controls = measure.take_turns(rounds, tasks)
+    for runner in (kept, beside, *twins.values()):
+        assert runner.losses == engine.losses[: len(runner.losses)], "the engines disagree"
+    propagation = [step[1] - order for step, order in zip(engine.times, orders.times, strict=True)]
+    return {
+        "control": controls,
+        "engine": engine.parts() | {"order": spread(orders.times), "propagation": spread(propagation)},
+        "engine, loss kept": kept.parts(),
+        "engine, calls alone": calls.parts(),
+        **{name: twin.parts() for name, twin in twins.items()},
+        "ratios": {name: spread(ratios(twin, beside)) for name, twin in twins.items()},
+    }
+
+
+def ratios(slow: Runner, fast: Runner) -> list[float]:
+    """Return how many times longer each step of `slow` took than the same step of `fast`."""
+    return [sum(theirs) / sum(ours) for theirs, ours in zip(slow.times, fast.times, strict=True)]
+
+
+def report(results: dict[str, Any]) -> Iterator[str]:
+    """Return the table of the results."""
+    for name in ("engine", "engine, loss kept", "engine, calls alone", "twin", "twin, collector off"):
+        parts = results[name]
+        yield measure.line(f"{name}, {parts['total']['count']} steps", parts["total"])
+        for part in PARTS if name != "engine" else ("forward", "backward", "order", "propagation", "adam"):
+            indent = "    " if part in ("order", "propagation") else "  "
+            yield measure.line(indent + part, parts[part])
+    for name, ratio in results["ratios"].items():
+        yield measure.line(f"{name} / engine, {ratio['count']} documents", ratio, " times", 0)
+    for name, note in NOTES.items():
+        yield f"    {name}: {note}"
