@@ -7,7 +7,6 @@ The loop `y = y * 1.0` stands in a function: at module level Python looks its na
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from measure import clock
 from memory import peak_memory
 
 from microgpt import Value
+from microgpt.cli import Parser, whole_number
 
 NODES = 10_000_000
 
@@ -49,8 +49,8 @@ def report(results: dict[str, Any]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Build, differentiate and drop one long chain.")
-    parser.add_argument("--nodes", type=int, default=NODES, metavar="N", help="default: %(default)s")
+    parser = Parser(description="Build, differentiate and drop one long chain.")
+    parser.add_argument("--nodes", type=whole_number(1), default=NODES, metavar="N", help="default: %(default)s")
     print(*report(run(parser.parse_args().nodes)), sep="\n")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 from typing import Any
 
 import matplotlib as mpl  # type: ignore[import-not-found,unused-ignore]
@@ -15,19 +15,21 @@ WITHIN = "#2a6f97"  # ours
 BESIDE = "#b0b7bd"  # others
 
 
-def draw(results: dict[str, Any], path: Path) -> None:
-    """Draw what the results hold into a PNG file."""
+def draw(results: dict[str, Any]) -> bytes:
+    """Draw what the results hold. Return the PNG."""
     charts = [draw_sizes] if "scaling" in results else []
     charts = [draw_bars, *charts] if steps_of(results) else charts
     charts += [draw_peers] if "peers" in results else []
     if not charts:
-        raise SystemExit("--plot draws the sections training, script, scaling and peers: none of them was measured")
+        raise ValueError("--plot draws the sections training, script, scaling and peers: none of them was measured")
     figure, axes = plt.subplots(1, len(charts), figsize=(6.5 * len(charts), 4), squeeze=False, layout="constrained")
     for chart, axis in zip(charts, axes[0], strict=True):
         chart(axis, results)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150, format="png")
+    png = io.BytesIO()
+    figure.savefig(png, dpi=150, format="png")
     plt.close(figure)
+    return png.getvalue()
 
 
 def steps_of(results: dict[str, Any]) -> dict[str, measure.Spread]:

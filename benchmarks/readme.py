@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from measure import ROOT
-from run import write_atomically
+from measure import ROOT, write_atomically
+
+from microgpt.cli import Parser, run
 
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -92,19 +94,23 @@ def fill(text: str, results: dict[str, Any]) -> str:
     return FIGURE.sub(lambda match: f"<!--{match[1]}-->{FIGURES[match[1]](results)}<!--/-->", text)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the figures of the README from the results of benchmarks/run.py.")
+def build_parser() -> Parser:
+    """Return the parser of the command line."""
+    parser = Parser(description="Write the figures of the README from the results of benchmarks/run.py.")
     parser.add_argument("file", type=Path, nargs="?", default=RESULTS, metavar="FILE.json", help="default: the kept results")
-    file = parser.parse_args().file
+    return parser
+
+
+def rewrite(args: argparse.Namespace) -> None:
+    """Write the README anew."""
     try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-        filled = fill(README.read_text(encoding="utf-8"), results)
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"{parser.prog}: error: {file}: {getattr(error, 'strerror', None) or error}\n")
-    except KeyError as error:
-        parser.exit(2, f"{parser.prog}: error: {file} has no {error}, which the README tells: run all sections of run.py\n")
-    write_atomically(README, filled)
+        filled = fill(README.read_text(encoding="utf-8"), json.loads(args.file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{args.file} is no JSON text: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{args.file} lacks {error}, which the README tells: run benchmarks/run.py with all sections") from error
+    write_atomically(README, filled.encode())
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(build_parser(), rewrite, None))

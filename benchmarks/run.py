@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -24,6 +23,8 @@ import scaling
 import script
 import shapes
 import training
+
+from microgpt.cli import Parser, run, whole_number
 
 SECTIONS = {  # title of each
     "training": "a training step, CPU ms",
@@ -39,7 +40,7 @@ ROUNDS = 15
 SCRIPT_STEPS = 5  # a round
 
 
-def run(section: str, rounds: int, *, full: bool) -> tuple[dict[str, Any], list[str]]:
+def run_section(section: str, rounds: int, *, full: bool) -> tuple[dict[str, Any], list[str]]:
     """Measure one section. Return its results and the lines that show them."""
     fewer = max(2, rounds // 3)
     if section == "training":
@@ -56,40 +57,37 @@ def run(section: str, rounds: int, *, full: bool) -> tuple[dict[str, Any], list[
     return results, list(module.report(results))
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description="Measure the engine beside the pure-Python twin and other packages.")
+    parser = Parser(description="Measure the engine beside the pure-Python twin and other packages.", allow_abbrev=False)
     default = f"2 to 30 (default: {ROUNDS})"
-    parser.add_argument("--rounds", type=int, default=ROUNDS, choices=range(2, 31), metavar="N", help=default)
+    parser.add_argument("--rounds", type=whole_number(2, 30), default=ROUNDS, metavar="N", help=default)
     parser.add_argument("--full", action="store_true", help="all 1000 steps of the twin too, which take many minutes")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION", help=f"some of: {', '.join(SECTIONS)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw steps and sizes; needs matplotlib")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw steps, sizes and packages; needs matplotlib")
     return parser
 
 
-def main() -> None:
-    parser = build_parser()
-    args = parser.parse_args()
+def check_files(args: argparse.Namespace) -> None:
+    """Raise before the measurements what would else lose them."""
     for path in (args.json, args.plot):
-        if path is not None and not path.parent.is_dir():
-            parser.exit(2, f"{parser.prog}: error: {path.parent}: no such folder\n")
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise ValueError(f"{path} cannot be written: " + ("it is a folder" if path.is_dir() else "its folder is missing"))
     if args.plot is not None and measure.version("matplotlib") is None:
-        parser.exit(2, f"{parser.prog}: error: --plot needs matplotlib: pip install 'microgpt-cython[benchmark]'\n")
+        raise ValueError("--plot needs matplotlib: pip install matplotlib")
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    """Do what `args` ask for, printing as it goes."""
+    check_files(args)
     started = time.perf_counter()
     results: dict[str, Any] = {"machine": measure.machine()}
     print(*measure.header(results["machine"]), sep="\n")
     print(f"    {'':34}{'median':>14}   [middle half]")
     for section, title in SECTIONS.items():
         if args.only is None or section in args.only:
-            results[section], lines = run(section, args.rounds, full=args.full)
+            results[section], lines = run_section(section, args.rounds, full=args.full)
             print(f"\n{title}")
             print(measure.line("control loop, plain Python", results[section]["control"], " ms", 1))
             print(*lines, sep="\n", flush=True)
@@ -97,12 +95,12 @@ def main() -> None:
     print(*goals.report(results), sep="\n")
     print(f"\n{time.perf_counter() - started:.0f} s")
     if args.json is not None:
-        write_atomically(args.json, json.dumps(results, indent=1) + "\n")
+        measure.write_atomically(args.json, (json.dumps(results, indent=1) + "\n").encode())
     if args.plot is not None:
         import plot  # here, because it needs matplotlib
 
-        plot.draw(results, args.plot)
+        measure.write_atomically(args.plot, plot.draw(results))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(build_parser(), benchmark, None))

@@ -10,7 +10,6 @@ the milliseconds.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import math
 import statistics
@@ -24,6 +23,7 @@ from measure import ROOT, clock, spread
 
 import microgpt
 from microgpt import reference
+from microgpt.cli import Parser, whole_number
 
 sys.path.insert(0, str(ROOT / "examples"))
 import microgpt_script as script  # type: ignore[import-not-found]
@@ -116,7 +116,9 @@ class Training:
     def step(self) -> None:
         step = len(self.losses)
         times = [clock()]
-        self.loss = script.loss_of(self.weights, self.tokens[step])  # lets the graph of the step before go, as in the script
+        self.loss = script.loss_of(
+            self.weights, self.tokens[step % len(self.tokens)]
+        )  # lets the graph of the step before go, as in the script
         times.append(clock())
         self.loss.backward()
         times.append(clock())
@@ -183,9 +185,9 @@ def report(results: dict[str, Any]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure operators from Python, and a script that uses Value alone.")
-    parser.add_argument("--rounds", type=int, default=5, choices=range(2, 41), metavar="N", help="2 to 40 (default: 5)")
-    parser.add_argument("--steps", type=int, default=20, choices=range(1, 26), metavar="N", help="1 to 25 a round (default: 20)")
+    parser = Parser(description="Measure operators from Python, and a script that uses Value alone.")
+    parser.add_argument("--rounds", type=whole_number(2, 40), default=5, metavar="N", help="2 to 40 (default: 5)")
+    parser.add_argument("--steps", type=whole_number(1, 100), default=20, metavar="N", help="1 to 100 a round (default: 20)")
     args = parser.parse_args()
     print(*measure.header(measure.machine()), sep="\n")
     results = run(args.rounds, args.steps)

@@ -301,16 +301,3 @@ def test_nn_has_micrograds_names() -> None:
 def test_wrong_number_of_inputs_is_refused() -> None:
     with pytest.raises(ValueError, match="2 inputs needed, got 3"):
         nn.MLP(2, [3, 1])([1.0, 2.0, 3.0])
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="the clock of CPU time is too coarse")
-def test_benchmark_of_scripts_runs() -> None:
-    lines = run(ROOT / "benchmarks" / "script.py", "--rounds", "2", "--steps", "1")
-    assert sum(line.startswith("x * y + z") for line in lines) == 1
-    assert sum(line.strip().startswith("forward, backward") for line in lines) == 2
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="reads the peak of resident memory")
-def test_benchmark_of_a_chain_runs() -> None:
-    lines = run(ROOT / "benchmarks" / "chain.py", "--nodes", "100000")
-    assert lines[0].startswith("100000 nodes")
