@@ -102,15 +102,20 @@ PEERS = {"torch": load_torch, "micrograd": load_micrograd, "xad": load_xad, "cas
 
 
 def run(rounds: int) -> dict[str, Any]:
-    """Measure, all peers in turns. Those that are not installed are left out."""
-    missing = [name for name in PEERS if importlib.util.find_spec(name) is None]
+    """Measure, all peers in turns. Those that cannot be loaded are left out."""
+    missing: dict[str, str] = {}  # why each is left out
     evaluations: dict[str, Callable[[], Evaluation]] = {
         "engine": partial(on_values, microgpt.Value),
         "twin": partial(on_values, reference.Value),
     }
     for name, load in PEERS.items():
-        if name not in missing:
+        if importlib.util.find_spec(name) is None:
+            missing[name] = "not installed"
+            continue
+        try:
             evaluations[f"{name} {measure.version(name)}"] = load()
+        except (ImportError, OSError) as error:  # of a shared library, say
+            missing[name] = f"installed, but cannot be loaded: {' '.join(str(error).splitlines())}"
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in evaluations}
     _, _, value, gradient = on_values(reference.Value)
 
@@ -150,7 +155,7 @@ def report(results: dict[str, Any]) -> Iterator[str]:
         total, forward, backward = (parts[part] for part in ("total", "forward", "backward"))
         split = "in one call" if backward["median"] == 0 else f"{forward['median']:,.0f} + {backward['median']:,.0f}"
         yield f"{measure.line(name, total, ' ns', 0)}   {split}, {total['median'] / engine:.1f} x engine"
-    for name in results["missing"]:
-        yield f"    {name} is not installed: left out"
+    for name, reason in results["missing"].items():
+        yield f"    left out, {name}: {reason}"
     yield f"    ns per operation, forward + backward, {OPERATIONS} operations on 3 inputs; the same value and gradient (checked)"
     yield "    casadi runs a program traced before, the others build their graph anew each time"

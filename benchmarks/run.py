@@ -36,6 +36,14 @@ SECTIONS = {  # title of each
 }
 if sys.platform == "win32":
     del SECTIONS["processes"]  # reads the peak of resident memory
+MODULES: dict[str, Any] = {
+    "training": training,
+    "script": script,
+    "shapes": shapes,
+    "scaling": scaling,
+    "processes": processes,
+    "peers": peers,
+}
 ROUNDS = 15
 SCRIPT_STEPS = 5  # a round
 
@@ -43,18 +51,16 @@ SCRIPT_STEPS = 5  # a round
 def run_section(section: str, rounds: int, *, full: bool) -> tuple[dict[str, Any], list[str]]:
     """Measure one section. Return its results and the lines that show them."""
     fewer = max(2, rounds // 3)
-    if section == "training":
-        results = training.run(rounds, full=full)
-        return results, list(training.report(results))
-    if section == "script":
-        results = script.run(fewer, SCRIPT_STEPS)
-        return results, list(script.report(results))
-    if section == "processes":
-        results = processes.run(fewer)
-        return results, list(processes.report(results))
-    module = {"shapes": shapes, "scaling": scaling, "peers": peers}[section]
-    results = module.run(rounds)
-    return results, list(module.report(results))
+    match section:
+        case "training":
+            results = training.run(rounds, full=full)
+        case "script":
+            results = script.run(fewer, SCRIPT_STEPS)
+        case "processes":
+            results = processes.run(fewer)
+        case _:
+            results = MODULES[section].run(rounds)
+    return results, list(MODULES[section].report(results))
 
 
 def build_parser() -> Parser:

@@ -116,9 +116,8 @@ class Training:
     def step(self) -> None:
         step = len(self.losses)
         times = [clock()]
-        self.loss = script.loss_of(
-            self.weights, self.tokens[step % len(self.tokens)]
-        )  # lets the graph of the step before go, as in the script
+        # As in the script, the new loss lets the graph of the step before go.
+        self.loss = script.loss_of(self.weights, self.tokens[step % len(self.tokens)])
         times.append(clock())
         self.loss.backward()
         times.append(clock())
