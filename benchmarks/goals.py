@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import measure
+
 
 class Goal(NamedTuple):
     """A bound on one figure of the results."""
@@ -40,4 +42,4 @@ def report(results: dict[str, Any]) -> Iterator[str]:
             bound = f"{'at least' if goal.at_least else 'at most'} {goal.bound:,g}{goal.unit}"
             digits = 0 if goal.bound >= 100 else 2
             shown = f"{value:,.{digits}f}{goal.unit}"
-            yield f"    {goal.name:34}{shown:>14}   {bound:22} {'met' if goal.met(value) else 'missed'}"
+            yield f"    {goal.name:{measure.LABEL}}{shown:>14}   {bound:22} {'met' if goal.met(value) else 'missed'}"

@@ -21,6 +21,7 @@ from microgpt import _graph, data
 ROOT = Path(__file__).parent.parent
 STEPS = 1000  # of the run whose first steps are measured; sets the learning rate
 PYPERF_KEYS = ("aslr", "cpu_config", "cpu_freq", "load_avg_1min", "runnable_threads")  # of its metadata: no names, no paths
+LABEL = 44  # width of the first column
 Spread = dict[str, float]  # median, low and high end of the middle half, count
 
 # CPU time, not the time on the wall: other processes take turns on the same cores. Windows counts it in steps of 16 ms.
@@ -36,7 +37,7 @@ def spread(values: Sequence[float]) -> Spread:
 def line(label: str, values: Spread, unit: str = "", digits: int = 3) -> str:
     """Return one row of a table."""
     middle = f"{values['median']:,.{digits}f}{unit}"
-    return f"    {label:34}{middle:>14}   [{values['low']:,.{digits}f} .. {values['high']:,.{digits}f}]"
+    return f"    {label:{LABEL}}{middle:>14}   [{values['low']:,.{digits}f} .. {values['high']:,.{digits}f}]"
 
 
 def control() -> float:

@@ -90,15 +90,15 @@ def benchmark(args: argparse.Namespace) -> None:
     started = time.perf_counter()
     results: dict[str, Any] = {"machine": measure.machine()}
     print(*measure.header(results["machine"]), sep="\n")
-    print(f"    {'':34}{'median':>14}   [middle half]")
+    print(f"    {'':{measure.LABEL}}{'median':>14}   [middle half]")
     for section, title in SECTIONS.items():
         if args.only is None or section in args.only:
             results[section], lines = run_section(section, args.rounds, full=args.full)
             print(f"\n{title}")
             print(measure.line("control loop, plain Python", results[section]["control"], " ms", 1))
             print(*lines, sep="\n", flush=True)
-    print("\ngoals")
-    print(*goals.report(results), sep="\n")
+    if lines := list(goals.report(results)):
+        print("\ngoals", *lines, sep="\n")
     print(f"\n{time.perf_counter() - started:.0f} s")
     if args.json is not None:
         measure.write_atomically(args.json, (json.dumps(results, indent=1) + "\n").encode())

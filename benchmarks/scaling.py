@@ -87,10 +87,10 @@ def run(rounds: int) -> dict[str, Any]:
 
 def report(results: dict[str, Any]) -> Iterator[str]:
     """Return the table of the results."""
-    yield f"    {'n_embd, n_layer: parameters':34}{'ms a step':>14}{'ns per multiply-add':>38}"
+    yield f"    {'n_embd, n_layer: parameters':{measure.LABEL}}{'ms a step':>14}{'ns per multiply-add':>38}"
     for row in results["sizes"]:
         label = f"{row['n_embd']}, {row['n_layer']}: {row['parameters']:,}"
-        yield measure.line(label, row["step"]) + measure.line("", row["ns_per_multiply_add"], digits=2).replace(" " * 34, "", 1)
+        yield measure.line(label, row["step"]) + measure.line("", row["ns_per_multiply_add"], digits=2)[measure.LABEL :]
     for name, values in results["growth"].items():
         yield measure.line(name, values, " times", 2)
     yield "    multiply-adds: those of matrix products and attention, forward; the time: the whole step"
