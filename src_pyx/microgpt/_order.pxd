@@ -16,14 +16,15 @@ cdef struct Segment:
     uint32_t low                    # operands [low, high) of a sum or dot
     uint32_t high
 
-cdef struct Search:
+cdef struct Search:                 # its arrays are owned here and freed by `free_large`
     Run *order                      # the nodes, each after its children
     Segment *segment                # of each entry of `order`, where sums are split
     size_t length
     Step *path
     size_t depth
-    size_t room                     # nodes that fit into `order` and `path`; owner: this module, freed by `end` where large
+    size_t order_room               # entries that fit into `order`
     size_t segment_room
+    size_t path_room
 
 cdef Search search
 

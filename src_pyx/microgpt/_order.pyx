@@ -27,19 +27,21 @@ cdef extern from "kernels.h" nogil:
     size_t count_alike(const void *node, size_t n)
 
 cdef enum:
-    LARGE = 1 << 20                 # nodes whose scratch is not kept for the next search
+    LARGE = 1 << 20                 # entries whose scratch is not kept for the next search
 
 
 cdef int make_room(size_t n, bint split) except -1:
     """Make room for a search below id `n`. Pages that the search does not reach are never touched."""
-    if n > search.room:
-        reallocate(<void **>&search.order, n, sizeof(Run))
+    cdef size_t entries = 2 * n if split else n     # one per node, and one per node that is first reached from a sum
+    if n > search.path_room:
         reallocate(<void **>&search.path, n, sizeof(Step))
-        search.room = n
-    if split and n > search.segment_room:   # an entry per node, and one per node that is first reached from a sum
-        reallocate(<void **>&search.order, 2 * n, sizeof(Run))
-        reallocate(<void **>&search.segment, 2 * n, sizeof(Segment))
-        search.segment_room = n
+        search.path_room = n
+    if entries > search.order_room:
+        reallocate(<void **>&search.order, entries, sizeof(Run))
+        search.order_room = entries
+    if split and entries > search.segment_room:
+        reallocate(<void **>&search.segment, entries, sizeof(Segment))
+        search.segment_room = entries
     return 0
 
 
@@ -346,8 +348,8 @@ cdef int arrange(Tape *t, uint32_t root) except -1:
 cdef void free_large() noexcept:
     """Free scratch that is too large to keep for the next search."""
     global search
-    if search.room > LARGE:
+    if search.order_room > LARGE:
         free(search.order)
         free(search.path)
         free(search.segment)
-        search = Search(NULL, NULL, 0, NULL, 0, 0, 0)
+        search = Search(NULL, NULL, 0, NULL, 0, 0, 0, 0)
