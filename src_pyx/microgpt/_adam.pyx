@@ -6,11 +6,10 @@ from libc.stdint cimport uint32_t, uint64_t
 from microgpt._runs cimport Operands, at
 from microgpt._tape cimport LEAF, Node, new_stamp, tape
 from microgpt._vector cimport Vector, elements
+from microgpt._vectors cimport chosen
 
 cdef extern from "kernels.h" nogil:
     size_t find_huge(const double *x, size_t n)
-    void adam_run(double *data, double *grad, double *m, double *v, size_t n, double learning_rate,
-                  double beta1, double beta2, double eps, double correction1, double correction2)
 
 
 def check_leaves(Vector parameters):
@@ -49,7 +48,7 @@ def adam_step(Vector parameters, array.array m, array.array v, double learning_r
     i = 0
     while i < n:
         length = run_length(x, i, n)
-        adam_run(&tape.data[at(x, i)], &tape.grad[at(x, i)], &m.data.as_doubles[i], &v.data.as_doubles[i], length, learning_rate,
+        chosen.adam_run(&tape.data[at(x, i)], &tape.grad[at(x, i)], &m.data.as_doubles[i], &v.data.as_doubles[i], length, learning_rate,
                  beta1, beta2, eps, correction1, correction2)
         node = &tape.node[at(x, i)]
         for k in range(length):

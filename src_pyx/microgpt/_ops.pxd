@@ -11,11 +11,11 @@ from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, CONSTANT_POW, COS, CUSTOM, DOT, DOT_LISTED, EXP, LAST_BINARY, LAST_UNARY, LOG, MINIMUM,
     MINIMUM_CONSTANT, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, SUM, SUM_LISTED, TANH, Node, Tape, partials
 )
+from microgpt._vectors cimport chosen
 
 cdef extern from "kernels.h" nogil:
     double square(double x)
     void dot_partials(double *gw, double *gx, const double *w, const double *x, double g, size_t n)
-    void dot_rows_partials(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows, size_t n)
 
 cdef double domain_error(str op, str allowed, double x) except? -1.0 with gil
 cdef double overflow_error(str op, double x) except? -1.0 with gil
@@ -281,7 +281,7 @@ cdef inline void propagate_run(Tape *t, uint32_t first, uint32_t n) noexcept nog
     cdef uint32_t i
     if op == DOT:
         if apart(a, n * length, b, length):
-            dot_rows_partials(&grad[a], &grad[b], &data[a], &data[b], g, n, length)
+            chosen.dot_rows_partials(&grad[a], &grad[b], &data[a], &data[b], g, n, length)
             return
     elif op <= LAST_UNARY:
         if step_a == 1:

@@ -1,0 +1,11 @@
+# The long loops, compiled for several widths of vector.
+
+cdef extern from "kernels.h" nogil:
+    struct vectors:                 # one variant
+        const char *name
+        void (*dot_rows_partials)(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows,
+                                  size_t n) noexcept nogil
+        void (*adam_run)(double *data, double *grad, double *m, double *v, size_t n, double learning_rate, double beta1,
+                         double beta2, double eps, double correction1, double correction2) noexcept nogil
+
+cdef const vectors *chosen          # the one in use
