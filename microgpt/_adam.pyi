@@ -3,6 +3,8 @@ from array import array
 from microgpt._vector import Vector
 
 def check_leaves(parameters: Vector) -> None: ...
+def grad_norm(parameters: Vector) -> float: ...
+def scale_grad(parameters: Vector, scale: float) -> None: ...
 def adam_step(
     parameters: Vector,
     m: array[float],
@@ -13,4 +15,5 @@ def adam_step(
     eps: float,
     correction1: float,
     correction2: float,
+    weight_decay: float,
 ) -> None: ...

@@ -73,11 +73,11 @@ def prepare_streams() -> None:
         sys.stdout.reconfigure(encoding="utf-8")
 
 
-def run(parser: Parser, command: Callable[[argparse.Namespace], None], argv: Sequence[str] | None) -> int:
+def run(parser: Parser, command: Callable[[argparse.Namespace], int | None], argv: Sequence[str] | None) -> int:
     """Run `command` on the arguments and return the exit status.
 
-    It is 0, 1 if the reader of standard output went away, 130 after an interrupt. What the user can mend ends in one line on
-    standard error and exit status 2.
+    It is what `command` returns, 0 for None; 1 if the reader of standard output went away, 130 after an interrupt. What the user
+    can mend ends in one line on standard error and exit status 2.
     """
     prepare_streams()
     try:
@@ -85,7 +85,7 @@ def run(parser: Parser, command: Callable[[argparse.Namespace], None], argv: Seq
         for name, value in vars(args).items():
             if value == []:  # what argparse of Python 3.11 makes of --flag=--
                 parser.error(f"argument --{name.replace('_', '-')}: expected one argument")
-        command(args)
+        status = command(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         tell("interrupted")
@@ -100,4 +100,4 @@ def run(parser: Parser, command: Callable[[argparse.Namespace], None], argv: Seq
         parser.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except ValueError as error:
         parser.error(str(error))
-    return 0
+    return status or 0

@@ -17,10 +17,8 @@ def write_atomically(path: str | Path, content: bytes | bytearray) -> None:
     Errors: OSError that names `path`, which is then as before: a missing or unwritable folder, a write-protected file, a full
     disk, or a path that is no ordinary file.
     """
-    target = os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
-    folder = os.path.dirname(target) or os.curdir
-    temporary = os.path.join(folder, f".microgpt-{os.urandom(8).hex()}.tmp")
     try:
+        target, temporary = places(path)
         mode = replaceable_mode(target)
         try:
             with open(temporary, "xb") as file:
@@ -38,7 +36,27 @@ def write_atomically(path: str | Path, content: bytes | bytearray) -> None:
     except OSError as error:
         # The temporary name would say nothing to whoever asked for `path`.
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
-    sync_folder(folder)
+    sync_folder(os.path.dirname(temporary))
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise OSError, as `write_atomically` would, unless the file `path` can be written. It stays as it is."""
+    try:
+        target, temporary = places(path)
+        replaceable_mode(target)
+        with open(temporary, "xb"):
+            pass
+        os.unlink(temporary)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def places(path: str | Path) -> tuple[str, str]:
+    """Return the file that `path` leads to, and a new name in its folder. OSError for an empty path."""
+    target = os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
+    if not target:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target)
+    return target, os.path.join(os.path.dirname(target) or os.curdir, f".microgpt-{os.urandom(8).hex()}.tmp")
 
 
 def replaceable_mode(path: str) -> int | None:

@@ -181,14 +181,14 @@ class GPT:
     def from_checkpoint(cls, tensors: Mapping[str, checkpoint.Tensor], metadata: Mapping[str, Any]) -> GPT:
         """Return the model in what `checkpoint.read` returned.
 
-        Of other tensors it may hold those named adam. and so on, the optimiser's. ValueError if they do not make one GPT.
+        Of other tensors it may hold those named adam. and training. and so on. ValueError if they do not make one GPT.
         """
         config = config_of(metadata)
         stored = sum(len(values) for _, values in tensors.values())
         if config.n_parameters > stored:  # before a list is made as long as a wrong n_layer says
             raise ValueError(f"its sizes make {config.n_parameters} parameters, it holds {stored} numbers")
         shapes = config.shapes
-        unknown = sorted(name for name in tensors.keys() - shapes.keys() if not name.startswith("adam."))
+        unknown = sorted(name for name in tensors.keys() - shapes.keys() if not name.startswith(("adam.", "training.")))
         if unknown:
             raise ValueError(f"the GPT of its sizes has no {unknown[0]}")
         for name, shape in shapes.items():

@@ -6,7 +6,7 @@ import math
 from array import array
 from collections.abc import Iterable
 
-from microgpt._adam import adam_step, check_leaves
+from microgpt._adam import adam_step, check_leaves, grad_norm, scale_grad
 from microgpt._value import Value
 from microgpt._vector import Matrix, Vector
 
@@ -16,8 +16,9 @@ class Adam:
 
     `parameters`: Values, Vectors or Matrices of leaves, in any mixture.
     `m`, `v`: running means of gradient and squared gradient, one number per parameter. `steps`: how many were made.
+    `weight_decay`: in each step every parameter first loses learning_rate * weight_decay of itself, apart from the gradient.
     Errors: ValueError for parameters that are missing or computed, and for numbers out of range.
-    Source: Kingma & Ba 2015, with bias correction, written as in microgpt.py.
+    Source: Kingma & Ba 2015, with bias correction, written as in microgpt.py; decay as in Loshchilov & Hutter 2019 (AdamW).
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class Adam:
         learning_rate: float = 0.01,
         betas: tuple[float, float] = (0.85, 0.99),
         eps: float = 1e-8,
+        weight_decay: float = 0.0,
     ) -> None:
         leaves = [value for parameter in parameters for value in values_of(parameter)]
         if not leaves:
@@ -37,11 +39,14 @@ class Adam:
             raise ValueError(f"betas must be at least 0 and below 1, got {betas}")
         if not 0 < eps < math.inf:
             raise ValueError(f"eps must be above 0 and finite, got {eps}")
+        if not 0 <= weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be finite and at least 0, got {weight_decay}")
         self.parameters = Vector(leaves)
         check_leaves(self.parameters)
         self.learning_rate = checked_rate(learning_rate)
         self.betas = beta1, beta2
         self.eps = eps
+        self.weight_decay = weight_decay
         self.m = array("d", bytes(8 * len(leaves)))
         self.v = array("d", bytes(8 * len(leaves)))
         self.steps = 0
@@ -55,8 +60,25 @@ class Adam:
         rate = checked_rate(self.learning_rate if learning_rate is None else learning_rate)
         beta1, beta2 = self.betas
         step = self.steps + 1
-        adam_step(self.parameters, self.m, self.v, rate, beta1, beta2, self.eps, 1 - beta1**step, 1 - beta2**step)
+        corrections = 1 - beta1**step, 1 - beta2**step
+        adam_step(self.parameters, self.m, self.v, rate, beta1, beta2, self.eps, *corrections, self.weight_decay)
         self.steps = step
+
+    def clip_grad_norm(self, max_norm: float) -> float:
+        """Scale all gradients down so that their norm is at most `max_norm`, and return the norm before.
+
+        The norm is that of all of them together: the root of the sum of their squares. Call it between backward and step.
+        Errors: ValueError unless max_norm is finite and above 0; OverflowError if the norm is not finite. Nothing changes then.
+        Source: Pascanu et al. 2013.
+        """
+        if not 0 < max_norm < math.inf:
+            raise ValueError(f"max_norm must be finite and above 0, got {max_norm}")
+        norm = grad_norm(self.parameters)
+        if not math.isfinite(norm):
+            raise OverflowError(f"the norm of the gradients is {norm}")
+        if norm > max_norm:
+            scale_grad(self.parameters, max_norm / norm)
+        return norm
 
     def zero_grad(self) -> None:
         """Set the gradient of every parameter to 0, as `step` also does."""

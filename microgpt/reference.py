@@ -346,9 +346,10 @@ class Adam:
         learning_rate: float = 0.01,
         betas: tuple[float, float] = (0.85, 0.99),
         eps: float = 1e-8,
+        weight_decay: float = 0.0,
     ) -> None:
         self.parameters = list(parameters)
-        self.learning_rate, self.betas, self.eps = learning_rate, betas, eps
+        self.learning_rate, self.betas, self.eps, self.weight_decay = learning_rate, betas, eps, weight_decay
         self.m = [0.0] * len(self.parameters)
         self.v = [0.0] * len(self.parameters)
         self.steps = 0
@@ -359,12 +360,27 @@ class Adam:
         beta1, beta2 = self.betas
         self.steps += 1
         for i, p in enumerate(self.parameters):
+            if self.weight_decay:
+                p.data -= rate * self.weight_decay * p.data
             self.m[i] = beta1 * self.m[i] + (1 - beta1) * p.grad
             self.v[i] = beta2 * self.v[i] + (1 - beta2) * p.grad**2
             m_hat = self.m[i] / (1 - beta1**self.steps)
             v_hat = self.v[i] / (1 - beta2**self.steps)
             p.data -= rate * m_hat / (v_hat**0.5 + self.eps)
             p.grad = 0.0
+
+    def clip_grad_norm(self, max_norm: float) -> float:
+        """Scale the gradients down to the norm `max_norm` if theirs is larger; return theirs."""
+        total = 0.0
+        for p in self.parameters:
+            total += p.grad * p.grad
+        norm = math.sqrt(total)
+        if not math.isfinite(norm):
+            raise OverflowError(f"the norm of the gradients is {norm}")
+        if norm > max_norm:
+            for p in self.parameters:
+                p.grad *= max_norm / norm
+        return norm
 
 
 class Run(NamedTuple):
@@ -374,6 +390,26 @@ class Run(NamedTuple):
     characters: str
     losses: list[float]
     samples: list[str]
+    validations: dict[int, float]  # mean loss of the held-out documents, by the steps made
+
+
+def mean_loss(model: GPT, documents: Sequence[str], characters: str) -> Value:
+    """The mean of the documents' losses."""
+    bos = len(characters)
+    losses = [model.loss([bos, *(characters.index(c) for c in document), bos]) for document in documents]
+    return (1 / len(losses)) * total(losses)
+
+
+def scheduled(schedule: str, learning_rate: float, step: int, steps: int, warmup: int) -> float:
+    """The learning rate of a step, counted from 0."""
+    if step < warmup:
+        return learning_rate * ((step + 1) / warmup)
+    if schedule == "constant":
+        return learning_rate
+    t = (step - warmup) / (steps - warmup)
+    if schedule == "cosine":
+        return learning_rate * (0.5 * (1 + math.cos(math.pi * t)))
+    return learning_rate * (1 - t)
 
 
 def train(
@@ -386,25 +422,42 @@ def train(
     n_head: int = 4,
     block_size: int = 16,
     learning_rate: float = 0.01,
+    schedule: str = "linear",
+    warmup: int = 0,
+    batch_size: int = 1,
+    weight_decay: float = 0.0,
+    clip_grad: float | None = None,
+    validation: float = 0.0,
+    validation_every: int = 100,
+    patience: int | None = None,
     temperature: float = 0.5,
     samples: int = 20,
 ) -> Run:
-    """Train on one document per step, then draw samples: all that `python -m microgpt.train` does."""
+    """Train on the next batch in each step, then draw samples: all that `python -m microgpt.train` does."""
     rng = random.Random(seed)
     documents = list(documents)
     rng.shuffle(documents)
     characters = "".join(sorted(set("".join(documents))))
-    bos = len(characters)
-    model = GPT(bos + 1, rng, n_layer=n_layer, n_embd=n_embd, n_head=n_head, block_size=block_size)
-    optimizer = Adam(model.parameters(), learning_rate)
+    held_out = max(1, round(validation * len(documents))) if validation else 0
+    documents, held_out_documents = documents[: len(documents) - held_out], documents[len(documents) - held_out :]
+    model = GPT(len(characters) + 1, rng, n_layer=n_layer, n_embd=n_embd, n_head=n_head, block_size=block_size)
+    optimizer = Adam(model.parameters(), learning_rate, weight_decay=weight_decay)
     losses = []
+    validations: dict[int, float] = {}
     for step in range(steps):
-        document = documents[step % len(documents)]
-        loss = model.loss([bos, *(characters.index(c) for c in document), bos])
+        batch = [documents[(step * batch_size + i) % len(documents)] for i in range(batch_size)]
+        loss = mean_loss(model, batch, characters)
         loss.backward()
-        optimizer.step(learning_rate * (1 - step / steps))
+        if clip_grad is not None:
+            optimizer.clip_grad_norm(clip_grad)
+        optimizer.step(scheduled(schedule, learning_rate, step, steps, warmup))
         losses.append(loss.data)
-    return Run(model, characters, losses, [generate(model, characters, rng, temperature) for _ in range(samples)])
+        if held_out and ((step + 1) % validation_every == 0 or step + 1 == steps):
+            validations[step + 1] = mean_loss(model, held_out_documents[:200], characters).data
+            best = min(validations.values())
+            if patience is not None and len(validations) - 1 - list(validations.values()).index(best) >= patience:
+                break
+    return Run(model, characters, losses, [generate(model, characters, rng, temperature) for _ in range(samples)], validations)
 
 
 def generate(

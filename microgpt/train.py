@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
-import random
 import sys
 import time
 from collections.abc import Sequence
@@ -18,95 +15,91 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from microgpt import data
-from microgpt.cli import Parser, real_number, run, tell, whole_number
-from microgpt.model import GPT, GPTConfig
-from microgpt.optim import Adam
-from microgpt.sampler import MIN_TEMPERATURE, generate
-from microgpt.tokenizer import CharTokenizer
+from microgpt import data, resume
+from microgpt.cli import run, tell
+from microgpt.plot import plot
+from microgpt.sampler import generate
+from microgpt.signals import noted_signals
+from microgpt.train_flags import build_parser, prepare_files, settle, way_on
+from microgpt.trainer import Settings, Trainer
 
 REPORT_EVERY = 100  # steps between two lines of loss
 REMEDY = "try a lower --learning-rate"
 
 
-def build_parser() -> Parser:
-    """Return the parser of the command line."""
-    parser = Parser(
-        prog="python -m microgpt.train",
-        description="Train a GPT on documents, one per line, and print new ones.",
-        allow_abbrev=False,
-    )
-    default = " (default: %(default)s)"
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--data", metavar="FILE", help="train on FILE, UTF-8 text, a document per line, instead of a dataset")
-    datasets = "names: 32,868 given names inside the package; makemore: the 32,033 of microgpt.py, downloaded once"
-    source.add_argument("--dataset", choices=("names", "makemore"), default="names", help=datasets + default)
-    size = whole_number(1)
-    seed = whole_number(0, 2**64 - 1)
-    rate = real_number(0, exclusive=True)
-    parser.add_argument("--steps", type=size, default=1000, help="training steps, one document each" + default)
-    parser.add_argument("--seed", type=seed, default=42, help="seed of shuffle, weights and samples" + default)
-    parser.add_argument("--n-layer", type=size, default=1, help="transformer blocks" + default)
-    parser.add_argument("--n-embd", type=size, default=16, help="width of the model" + default)
-    parser.add_argument("--n-head", type=size, default=4, help="attention heads, a divisor of n-embd" + default)
-    parser.add_argument("--block-size", type=size, default=16, help="longest context in tokens" + default)
-    parser.add_argument("--learning-rate", type=rate, default=0.01, help="of step 1; it falls linearly to 0" + default)
-    temperature = real_number(MIN_TEMPERATURE)
-    parser.add_argument("--temperature", type=temperature, default=0.5, help="of the samples; below 1 is more cautious" + default)
-    parser.add_argument("--samples", type=whole_number(0), default=20, help="documents to print at the end" + default)
-    parser.add_argument("--log", metavar="FILE", help="write a JSON line per step: step, loss, learning_rate, positions")
-    parser.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
-    return parser
+def train(args: argparse.Namespace) -> int:
+    """Do the whole run that `args` describes, printing as it goes, and return the exit status."""
+    started = time.perf_counter()
+    saved = None if args.resume is None else resume.load(args.resume)
+    settings = settle(args, saved)
+    prepare_files(args)
+    trainer, source = start(args, settings, saved)
+    first = len(trainer.losses)
+    # The log is opened last: a run that cannot start leaves the log of an earlier one alone.
+    with nullcontext() if args.log is None else open(args.log, "w", encoding="utf-8", buffering=1) as log:
+        print(f"num docs: {len(trainer.documents)}")
+        print(f"vocab size: {trainer.config.vocab_size}")
+        print(f"num params: {trainer.config.n_parameters}", flush=True)
+        if not args.quiet:
+            warn_of_long(trainer.documents, settings.block_size)
+            if first:
+                tell(f"{args.resume} is at step {first}" + (": finished, only samples remain" if trainer.finished else ""))
+        if log is not None:
+            # A resumed run writes the log anew from what was saved, so it is that of a straight run whatever the file holds now.
+            log.writelines(log_line(trainer, step) for step in range(first))
+        begun = time.perf_counter()
+        with noted_signals() as signals:
+            try:
+                fit(trainer, args, source, log, signals)
+            except OSError:
+                # Nobody reads standard output, or the disk of the log is full: what is learned is kept all the same.
+                if args.save is not None:
+                    resume.save(args.save, trainer, source)
+                raise
+            seconds = time.perf_counter() - begun
+            written = [] if log is None else [args.log]
+            if args.save is not None and (len(trainer.losses) > first or args.save != args.resume):
+                resume.save(args.save, trainer, source)
+                written.append(args.save)
+            if args.plot is not None:
+                plot(args.plot, trainer.losses, trainer.validations)
+                written.append(args.plot)
+    if signals:
+        tell(f"interrupted after step {len(trainer.losses)} of {settings.steps}; {way_on(args)}")
+        return 128 + signals[0]
+    if not args.quiet:
+        summarise(trainer, len(trainer.losses) - first, seconds, written)
+    print_samples(trainer)
+    if not args.quiet:
+        tell(f"{time.perf_counter() - started:.2f} s in all")
+    return 0
+
+
+def start(args: argparse.Namespace, settings: Settings, saved: resume.Saved | None) -> tuple[Trainer, resume.Source]:
+    """Return the run at its start, or where it was saved, and the source of its documents. ValueError if they are others now."""
+    documents = load_documents(args)
+    # Only a file needs the fingerprint, which takes longer than some steps.
+    sha256 = "" if args.save is None else resume.fingerprint(documents)
+    source = resume.Source(args.data, args.dataset, len(documents), sha256)
+    if saved is not None and saved.source.sha256 != sha256:
+        before = f"{saved.source.documents} other documents (sha256 {saved.source.sha256[:8]}...)"
+        raise ValueError(f"{saved.path} was trained on {before} than these {len(documents)} ({sha256[:8]}...)")
+    trainer = Trainer(settings, documents)
+    if saved is not None:
+        resume.restore(trainer, saved)
+    return trainer, source
 
 
 def load_documents(args: argparse.Namespace) -> list[str]:
     """Return the documents that the flags ask for."""
     if args.data is not None:
         return data.load_file(args.data)
-    if args.dataset == "names":
+    if args.dataset != "makemore":
         return data.load_names()
     try:
         return data.load_makemore()
     except (OSError, ValueError) as error:
         raise ValueError(f"{error}; use --data FILE with a file of your own") from error
-
-
-def train(args: argparse.Namespace) -> None:
-    """Do the whole run that `args` describes, printing as it goes."""
-    started = time.perf_counter()
-    documents = load_documents(args)
-    rng = random.Random(args.seed)
-    rng.shuffle(documents)
-    tokenizer = CharTokenizer(documents)
-    config = GPTConfig(tokenizer.vocab_size, args.n_layer, args.n_embd, args.n_head, args.block_size)
-    model = GPT(config, rng)
-    # The log is opened last: a run that cannot start leaves the log of an earlier one alone.
-    with nullcontext() if args.log is None else open_log(args) as log:
-        print(f"num docs: {len(documents)}")
-        print(f"vocab size: {config.vocab_size}")
-        print(f"num params: {config.n_parameters}", flush=True)
-        if not args.quiet:
-            warn_of_long(documents, config.block_size)
-        fit(model, tokenizer, documents, args, log)
-    trained = time.perf_counter()
-    print("--- inference ---")
-    for i in range(args.samples):
-        try:
-            text = generate(model, tokenizer, rng, temperature=args.temperature)
-        except (ArithmeticError, ValueError) as error:
-            raise ValueError(f"training diverged, there is nothing to sample from ({error}): {REMEDY}") from error
-        print(f"sample {i + 1:2d}: {text}")
-    if not args.quiet:
-        seconds = time.perf_counter() - started
-        rest = time.perf_counter() - trained
-        tell(f"{seconds:.2f} s in all, {rest:.2f} s of it for {args.samples} samples")
-
-
-def open_log(args: argparse.Namespace) -> TextIO:
-    """Open the log for whole lines, so that it can be read at any time. ValueError if it is the text to train on."""
-    if args.data is not None and os.path.exists(args.log) and os.path.samefile(args.log, args.data):
-        raise ValueError(f"--log and --data are the same file, {args.log}")
-    return open(args.log, "w", encoding="utf-8", buffering=1)
 
 
 def warn_of_long(documents: Sequence[str], block_size: int) -> None:
@@ -116,41 +109,79 @@ def warn_of_long(documents: Sequence[str], block_size: int) -> None:
         tell(f"warning: {cut} of {len(documents)} documents are cut, block size {block_size} is too short")
 
 
-def fit(model: GPT, tokenizer: CharTokenizer, documents: Sequence[str], args: argparse.Namespace, log: TextIO | None) -> None:
-    """Train `model`, one document per step, the learning rate falling linearly to 0."""
-    optimizer = Adam(model.parameters(), args.learning_rate)
-    started = time.perf_counter()
+def fit(trainer: Trainer, args: argparse.Namespace, source: resume.Source, log: TextIO | None, signals: Sequence[int]) -> None:
+    """Train until the end of the run or a signal, whichever is first."""
+    steps = trainer.settings.steps
+    step = len(trainer.losses)
     # disable=None: a bar on a terminal only.
-    with tqdm(total=args.steps, unit=" steps", disable=True if args.quiet else None, dynamic_ncols=True) as bar:
-        for s in range(args.steps):
-            tokens = tokenizer.encode(documents[s % len(documents)])
-            learning_rate = args.learning_rate * (1 - s / args.steps)
+    disable = True if args.quiet else None
+    with tqdm(total=steps, initial=step, unit=" steps", disable=disable, dynamic_ncols=True) as bar:
+        while not trainer.finished and not signals:
             try:
-                loss = step(model, optimizer, tokens, learning_rate)
+                loss = trainer.step()
             except (ArithmeticError, ValueError) as error:
-                raise ValueError(f"training diverged in step {s + 1} ({error}): {REMEDY}") from error
+                raise ValueError(f"training diverged in step {step + 1} ({error}): {REMEDY}") from error
+            step += 1
             if log is not None:
-                positions = min(model.config.block_size, len(tokens) - 1)
-                line = {"step": s + 1, "loss": loss, "learning_rate": learning_rate, "positions": positions}
-                log.write(json.dumps(line) + "\n")
-            if (s + 1) % REPORT_EVERY == 0 or s + 1 == args.steps:
-                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                log.write(log_line(trainer, step - 1))
+            if args.save_every is not None and step % args.save_every == 0:
+                save_on_the_way(trainer, args, source)
+            if step % REPORT_EVERY == 0 or step in trainer.validations or trainer.finished:
+                measured = {"loss": f"{loss:.4f}"}
+                if step in trainer.validations:
+                    measured["validation"] = f"{trainer.validations[step]:.4f}"
+                bar.set_postfix(measured, refresh=False)
                 with tqdm.external_write_mode(sys.stdout):
-                    print(f"step {s + 1:4d} / {args.steps:4d} | loss {loss:.4f}", flush=True)
+                    told = " | ".join(f"{name} {value}" for name, value in measured.items())
+                    print(f"step {step:4d} / {steps:4d} | {told}", flush=True)
             bar.update()
-    if not args.quiet:
-        seconds = time.perf_counter() - started
-        tell(f"trained {args.steps} steps in {seconds:.2f} s, {args.steps / seconds:.0f} steps/s")
 
 
-def step(model: GPT, optimizer: Adam, tokens: Sequence[int], learning_rate: float) -> float:
-    """Train on one document and return the loss before. As a function: its graph is gone when it returns."""
-    loss = model.loss(tokens)
-    if not math.isfinite(loss.data):
-        raise ArithmeticError(f"the loss is {loss.data}")
-    loss.backward()
-    optimizer.step(learning_rate)
-    return loss.data
+def log_line(trainer: Trainer, step: int) -> str:
+    """Return the line of the log for `step`, counted from 0."""
+    block_size = trainer.settings.block_size
+    line = {
+        "step": step + 1,
+        "loss": trainer.losses[step],
+        "learning_rate": trainer.learning_rate(step),
+        "positions": sum(min(block_size, len(document) + 1) for document in trainer.batch(step)),
+    }
+    if step + 1 in trainer.validations:
+        line["validation"] = trainer.validations[step + 1]
+    return json.dumps(line) + "\n"
+
+
+def save_on_the_way(trainer: Trainer, args: argparse.Namespace, source: resume.Source) -> None:
+    """Save, and go on if that fails: the disk may have room again before the end."""
+    try:
+        resume.save(args.save, trainer, source)
+    except OSError as error:
+        tell(f"warning: not saved at step {len(trainer.losses)}: {error.filename}: {error.strerror}")
+
+
+def summarise(trainer: Trainer, made: int, seconds: float, written: Sequence[str]) -> None:
+    """Say how long the `made` steps took, where the run ended and what it wrote."""
+    step, best = len(trainer.losses), trainer.best_step
+    if trainer.out_of_patience:
+        tell(f"stopped at step {step}: {trainer.waited} validations without a better one")
+    if made:
+        tell(f"trained {made} steps in {seconds:.2f} s, {made / seconds:.0f} steps/s")
+    validated = f", validation {list(trainer.validations.values())[-1]:.4f}" if best else ""
+    lowest = f", at its best {trainer.validations[best]:.4f} in step {best}" if best else ""
+    tell(f"last loss {trainer.losses[-1]:.4f}{validated}{lowest}")
+    if written:
+        tell(f"wrote {', '.join(written)}")
+
+
+def print_samples(trainer: Trainer) -> None:
+    """Print new documents, the same ones for the same run."""
+    print("--- inference ---")
+    for i in range(trainer.settings.samples):
+        try:
+            text = generate(trainer.model, trainer.tokenizer, trainer.rng, temperature=trainer.settings.temperature)
+        except (ArithmeticError, ValueError) as error:
+            raise ValueError(f"training diverged, there is nothing to sample from ({error}): {REMEDY}") from error
+        print(f"sample {i + 1:2d}: {text}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import os
+import random
+import re
 import signal
 import struct
 import subprocess
@@ -12,8 +16,11 @@ import time
 from pathlib import Path
 
 import pytest
+from flags import VALUES, try_every_flag
 
 from microgpt import data, reference, train
+from microgpt.plot import running_mean
+from microgpt.trainer import Settings
 
 pty = pytest.importorskip("pty", reason="terminals and signals as on Unix")
 fcntl = pytest.importorskip("fcntl")
@@ -62,16 +69,21 @@ def test_quiet_says_nothing_but_results(text: str) -> None:
 
 
 def test_every_flag_reaches_the_run(text: str, tmp_path: Path) -> None:
-    log = tmp_path / "log.jsonl"
-    flags = {"steps": 30, "seed": 5, "n_layer": 2, "n_embd": 6, "n_head": 3, "block_size": 2, "samples": 4}
-    arguments = [x for name, value in flags.items() for x in (f"--{name.replace('_', '-')}", str(value))]
-    result = run("--data", text, *arguments, "--learning-rate", "0.02", "--temperature", "0.9", "--log", str(log))
-    twin = reference.train(data.load_file(text), **flags, learning_rate=0.02, temperature=0.9)
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    settings = {
+        "steps": 30, "seed": 5, "n_layer": 2, "n_embd": 6, "n_head": 3, "block_size": 2, "batch_size": 2, "learning_rate": 0.02,
+        "schedule": "cosine", "warmup": 3, "weight_decay": 0.1, "clip_grad": 0.5, "validation": 0.3, "validation_every": 7,
+        "patience": 50, "temperature": 0.9, "samples": 4,
+    }  # fmt: skip
+    assert set(settings) == {field.name for field in dataclasses.fields(Settings)}
+    arguments = [x for name, value in settings.items() for x in (f"--{name.replace('_', '-')}", str(value))]
+    result = run("--data", text, *arguments, "--log", "log.jsonl", cwd=tmp_path)
+    twin = reference.train(data.load_file(text), **settings)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["loss"].hex() for line in lines] == [loss.hex() for loss in twin.losses]
     assert [line["step"] for line in lines] == list(range(1, 31))
-    assert [line["learning_rate"] for line in lines] == [0.02 * (1 - s / 30) for s in range(30)]
-    assert {line["positions"] for line in lines} == {2}
+    assert [line["learning_rate"] for line in lines] == [reference.scheduled("cosine", 0.02, s, 30, 3) for s in range(30)]
+    assert {line["positions"] for line in lines} == {4}
+    assert {line["step"]: line["validation"] for line in lines if "validation" in line} == twin.validations
     assert [line.split(": ")[1] for line in result.stdout.splitlines()[-4:]] == twin.samples
     assert "warning: 5 of 5 documents are cut, block size 2 is too short" in result.stderr
 
@@ -80,30 +92,110 @@ def test_help_names_every_flag_with_its_default() -> None:
     result = run("--help")
     assert result.returncode == 0
     words = " ".join(result.stdout.split())
-    for flag, default in [
-        ("--steps", 1000), ("--seed", 42), ("--n-layer", 1), ("--n-embd", 16), ("--n-head", 4), ("--block-size", 16),
-        ("--learning-rate", 0.01), ("--temperature", 0.5), ("--samples", 20), ("--dataset", "names"),
-    ]:  # fmt: skip
+    for field in dataclasses.fields(Settings):
+        flag = f"--{field.name.replace('_', '-')} "
+        meaning = words.split(flag)[-1].split(" --")[0]
+        assert (f"(default: {field.default})" in meaning) == (field.default is not None), flag
+    for flag in ("--data FILE", "--save FILE", "--save-every N", "--resume FILE", "--log FILE", "--plot FILE", "--quiet"):
         assert flag in words
-        assert f"(default: {default})" in words
-    assert "--data FILE" in words
-    assert "--log FILE" in words
-    assert "--quiet" in words
+    assert "(default: names)" in words
 
 
-NOT_COUNTS = ["0", "-1", "1.5", "nan", "inf", "abc", "", "1" * 30, "1e3"]
-NOT_POSITIVE = ["0", "-1", "nan", "inf", "-inf", "abc", "", "1e999"]
+def test_settings_default_to_those_of_the_twin() -> None:
+    twin = {p.name: p.default for p in inspect.signature(reference.train).parameters.values() if p.name != "documents"}
+    assert dataclasses.asdict(Settings()) == twin
 
 
-@pytest.mark.parametrize(
-    ("flag", "value"),
-    [(f"--{flag}", value) for flag in ("steps", "n-layer", "n-embd", "n-head", "block-size") for value in NOT_COUNTS]
-    + [("--seed", value) for value in NOT_COUNTS[1:]]
-    + [("--samples", value) for value in NOT_COUNTS[1:]]
-    + [(f"--{flag}", value) for flag in ("learning-rate", "temperature") for value in NOT_POSITIVE]
-    + [("--dataset", "nobody"), ("--step", "5"), ("--unknown", "1")],
-)
-def test_wrong_flag_is_refused_in_one_line(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validation_is_shown_logged_and_summed_up(text: str, tmp_path: Path) -> None:
+    settings = {"steps": 110, "n_embd": 4, "n_head": 2, "validation": 0.3, "validation_every": 40, "batch_size": 2}
+    flags = [x for name, value in settings.items() for x in (f"--{name.replace('_', '-')}", str(value))]
+    result = run("--data", text, *flags, "--log", "log.jsonl", cwd=tmp_path)
+    twin = reference.train(data.load_file(text), **settings)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {line["step"]: line["validation"] for line in lines if "validation" in line} == twin.validations
+    assert list(twin.validations) == [40, 80, 110]
+    expected = [f"step {s:4d} /  110 | loss {twin.losses[s - 1]:.4f}" for s in (40, 80, 100, 110)]
+    for i, s in ((0, 40), (1, 80), (3, 110)):
+        expected[i] += f" | validation {twin.validations[s]:.4f}"
+    assert result.stdout.splitlines()[3:7] == expected
+    assert [line["positions"] for line in lines[:2]] != [2, 2]
+    best = min(twin.validations, key=lambda step: twin.validations[step])
+    at_its_best = f"validation {twin.validations[110]:.4f}, at its best {twin.validations[best]:.4f} in step {best}"
+    assert f"last loss {twin.losses[-1]:.4f}, {at_its_best}\nwrote log.jsonl\n" in result.stderr
+
+
+def test_patience_says_why_it_stopped(text: str, tmp_path: Path) -> None:
+    flags = ["--validation", "0.3", "--validation-every", "2", "--patience", "3", "--learning-rate", "1e-300"]
+    result = run("--data", text, *flags, "--save", "run", cwd=tmp_path)
+    assert "stopped at step 8: 3 validations without a better one\n" in result.stderr
+    assert "in step 2\nwrote run\n" in result.stderr
+    assert result.stdout.splitlines()[6].startswith("step    8 / 1000 | loss ")
+    again = run("--resume", "run", cwd=tmp_path)
+    assert again.stdout.splitlines()[3:] == result.stdout.splitlines()[7:]
+
+
+@pytest.mark.parametrize(("extension", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF"), ("PNG", b"\x89PNG")])
+def test_plot_is_drawn(extension: str, magic: bytes, text: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    flags = ["--steps", "60", "--validation", "0.3", "--validation-every", "20", "--plot", f"plot.{extension}"]
+    result = run("--data", text, *flags, cwd=tmp_path)
+    assert f"wrote plot.{extension}\n" in result.stderr
+    assert (tmp_path / f"plot.{extension}").read_bytes().startswith(magic)
+    if extension == "svg":
+        drawn = (tmp_path / "plot.svg").read_text()
+        assert all(f"<!-- {words} -->" in drawn for words in ("step", "loss (nats)", "loss", "validation"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"plot.{extension}", "text.txt"]
+
+
+def test_plot_that_matplotlib_cannot_draw_is_refused_first(text: str) -> None:
+    pytest.importorskip("matplotlib")
+    result = run("--data", text, "--plot", "plot.xyz")
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "--plot plot.xyz must end in one of ." in result.stderr
+    assert ".png" in result.stderr
+
+
+def test_plot_without_matplotlib_is_refused_first(text: str) -> None:
+    code = "import sys; sys.modules['matplotlib'] = None; from microgpt.train import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "--data", text, "--plot", "plot.png"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "pip install matplotlib" in result.stderr
+
+
+def test_running_mean() -> None:
+    losses = [random.Random(1).uniform(0, 5) for _ in range(100)]
+    for window in (1, 3, 100):
+        means = running_mean(losses, window)
+        assert means == pytest.approx([sum(losses[i : i + window]) / window for i in range(101 - window)])
+
+
+POSITIVE = ["1.5", "1e-9", "1e3", "1" * 30]
+ZERO = ["0", "-0"]
+FILES = [value for value in VALUES if value not in ("", "--", "9" * 5000)]
+ACCEPTED = {
+    **dict.fromkeys(("--warmup", "--seed", "--samples"), ZERO),
+    **dict.fromkeys(("--learning-rate", "--clip-grad"), POSITIVE),
+    "--temperature": ["1.5", "1e3", "1" * 30],
+    "--weight-decay": [*POSITIVE, *ZERO, "0.0"],
+    "--validation": ["1e-9", *ZERO, "0.0"],
+    **dict.fromkeys(("--save", "--resume", "--log"), FILES),  # --resume finds what --save has written
+}
+
+
+def test_every_flag_refuses_wrong_values_in_one_line(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--data", text, "--steps", "1", "--samples", "0", "--n-embd", "4", "--quiet"]
+    parser = train.build_parser()
+    tried = try_every_flag(train.main, parser, small, ACCEPTED, capsys)
+    print(f"tried {tried} flag values")
+    assert tried == len(VALUES) * (len(parser._actions) - 1)
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--dataset", "nobody"), ("--step", "5"), ("--unknown", "1"), ("--schedule", "x")])
+def test_unknown_flag_is_refused_in_one_line(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         train.main([f"{flag}={value}"])
     assert exit.value.code == 2
@@ -128,6 +220,24 @@ def test_wrong_flag_is_refused_in_one_line(flag: str, value: str, capsys: pytest
         (["--data", "good.txt", "--log", "missing/log"], "missing/log: No such file or directory"),
         (["--data", "good.txt", "--log", "good.txt"], "the same file"),
         (["--data", "good.txt", "--dataset", "makemore"], "not allowed with"),
+        (["--data", "good.txt", "--save", "./good.txt"], "--data and --save are the same file, good.txt"),
+        (["--data", "good.txt", "--plot", "good.txt"], "--data and --plot are the same file"),
+        (["--save", "new", "--log", "folder/../new"], "--save and --log are the same file"),
+        (["--log", "new", "--plot", "new"], "--log and --plot are the same file"),
+        (["--save", "missing/new"], "missing/new: No such file or directory"),
+        (["--save", "folder"], "folder: Is a directory"),
+        (["--save", "link"], "Not an ordinary file"),
+        (["--plot", "missing/new.png"], "missing/new.png: No such file or directory"),
+        (["--plot", "folder"], "folder: Is a directory"),
+        (["--save-every", "5"], "--save-every needs --save"),
+        (["--patience", "5"], "--patience needs --validation"),
+        (["--validation-every", "5"], "--validation-every needs --validation"),
+        (["--validation", "1"], "--validation: needs a number of at least 0 and below 1, got '1'"),
+        (["--validation", "0.5", "--data", "good.txt"], "--validation 0.5 holds out 1 of 2 documents, at least 2"),
+        (["--batch-size", "3", "--data", "good.txt"], "--batch-size 3 is more than the 2 documents to train on"),
+        (["--batch-size", "2147483647"], "--batch-size 2147483647 is more than the 32868 documents to train on"),
+        (["--warmup", "30", "--steps", "20"], "--warmup 30 is more than the 20 steps"),
+        (["--clip-grad", "1", "--learning-rate", "1e308"], "lower --learning-rate"),
         (["--learning-rate", "1e308"], "lower --learning-rate"),
         (["--learning-rate", "1e308", "--steps", "1"], "lower --learning-rate"),
         (["extra"], "unrecognized arguments: extra"),
@@ -135,17 +245,26 @@ def test_wrong_flag_is_refused_in_one_line(flag: str, value: str, capsys: pytest
         (["--data", "two\nlines"], "two lines: No such file"),
     ],
 )
-def test_bad_input_is_refused_in_one_line(arguments: list[str], words: str, tmp_path: Path) -> None:
+def test_bad_input_is_refused_in_one_line(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "one.txt").write_text("abc\n")
     (tmp_path / "aaa.txt").write_text("aaa\na\n")
     (tmp_path / "binary.txt").write_bytes(b"ab\n\xff\n")
     (tmp_path / "good.txt").write_text("ab\nba\n")
-    result = run(*arguments, "--quiet", cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr.count("\n") == 1
-    assert words in result.stderr
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("/dev/null")
+    files = sorted(tmp_path.iterdir())
+    with pytest.raises(SystemExit) as exit:
+        train.main([*arguments, "--quiet"])
+    assert exit.value.code == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert words in err
     assert (tmp_path / "good.txt").read_text() == "ab\nba\n"
+    assert sorted(tmp_path.iterdir()) == files
 
 
 def test_no_network_names_the_way_out(tmp_path: Path) -> None:
@@ -178,7 +297,8 @@ def test_interrupt_ends_in_one_line(tmp_path: Path) -> None:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (130, "interrupted\n")
+    assert process.returncode == 130
+    assert re.fullmatch(r"interrupted after step \d+ of 1000000; nothing is saved without --save\n", err)
     assert all(json.loads(line) for line in log.read_text().splitlines())
 
 

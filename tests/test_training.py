@@ -106,24 +106,64 @@ def digest(numbers: Sequence[float]) -> str:
     return hashlib.sha256("\n".join(bits(numbers)).encode()).hexdigest()
 
 
-def test_adam_equals_reference_on_wild_gradients() -> None:
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1, 30.0])
+@pytest.mark.parametrize("max_norm", [None, 1e-3, 2.0, 1e140])
+def test_adam_equals_reference_on_wild_gradients(weight_decay: float, max_norm: float | None) -> None:
     """Gradients of every magnitude, zeros, and both kinds of parameter storage: one run, and scattered leaves."""
     rng = random.Random(3)
     n = 500
-    start = [rng.gauss(0, 1) for _ in range(n)]
+    start = [-0.0, *(rng.gauss(0, 1) for _ in range(n - 1))]
+    clipped = 0
     for order in (list(range(n)), rng.sample(range(n), n)):
         ours, theirs = [Value(x) for x in start], [reference.Value(x) for x in start]
         ours, theirs = [ours[i] for i in order], [theirs[i] for i in order]
-        optimizer, twin = Adam(ours), reference.Adam(theirs)
+        optimizer, twin = Adam(ours, weight_decay=weight_decay), reference.Adam(theirs, weight_decay=weight_decay)
         for step in range(30):
             for p, q in zip(ours, theirs, strict=True):
                 p.grad = q.grad = rng.choice([0.0, rng.gauss(0, 1), rng.gauss(0, 1) * 10 ** rng.uniform(-200, 150)])
+            if max_norm is not None:
+                norm = optimizer.clip_grad_norm(max_norm)
+                assert norm.hex() == twin.clip_grad_norm(max_norm).hex()
+                assert bits([p.grad for p in ours]) == bits([p.grad for p in theirs])
+                clipped += norm > max_norm
             optimizer.step(0.1 / (step + 1))
             twin.step(0.1 / (step + 1))
             assert bits([p.data for p in ours]) == bits([p.data for p in theirs])
         assert bits(optimizer.m) == bits(twin.m)
         assert bits(optimizer.v) == bits(twin.v)
         assert all(p.grad == 0 for p in ours)
+    assert clipped > 0 or max_norm is None
+
+
+def test_minus_zero_survives_a_step_without_decay() -> None:
+    p = Value(-0.0)
+    Adam([p]).step(0.0)
+    assert str(p.data) == "-0.0"
+
+
+def test_weight_decay_is_apart_from_the_gradient() -> None:
+    p = Value(2.0)
+    Adam([p], learning_rate=0.1, weight_decay=0.5).step()
+    assert p.data == 2.0 - 0.1 * 0.5 * 2.0
+
+
+def test_clip_grad_norm_scales_down_only() -> None:
+    w, v, x = Matrix([[1.0, 2.0]]), Vector([3.0]), Value(4.0)
+    optimizer = Adam([w, v, x])
+    w.grad, v.grad, x.grad = [[1.0, -2.0]], [2.0], 4.0
+    assert optimizer.clip_grad_norm(5.0) == 5.0
+    assert (w.grad, v.grad, x.grad) == ([[1.0, -2.0]], [2.0], 4.0)
+    assert optimizer.clip_grad_norm(2.5) == 5.0
+    assert (w.grad, v.grad, x.grad) == ([[0.5, -1.0]], [1.0], 2.0)
+
+
+@pytest.mark.parametrize("grad", [float("inf"), float("nan"), 1e200])
+def test_clip_grad_norm_refuses_what_has_no_norm(grad: float) -> None:
+    p = [Value(1.0), Value(2.0)]
+    p[0].grad, p[1].grad = 3.0, grad
+    with pytest.raises(OverflowError, match=r"norm of the gradients is (inf|nan)"):
+        Adam(p).clip_grad_norm(1.0)
+    assert p[0].grad == 3.0
 
 
 def test_adam_takes_any_mixture_of_leaves() -> None:
@@ -149,6 +189,10 @@ def test_adam_takes_any_mixture_of_leaves() -> None:
         (lambda: Adam([Value(1.0)], learning_rate=float("nan")), "finite"),
         (lambda: Adam([Value(1.0)], learning_rate=-1), "at least 0"),
         (lambda: Adam([Value(1.0)]).step(float("inf")), "finite"),
+        (lambda: Adam([Value(1.0)], weight_decay=-0.1), "weight_decay must be finite and at least 0, got -0.1"),
+        (lambda: Adam([Value(1.0)], weight_decay=float("nan")), "got nan"),
+        (lambda: Adam([Value(1.0)]).clip_grad_norm(0), "max_norm must be finite and above 0, got 0"),
+        (lambda: Adam([Value(1.0)]).clip_grad_norm(float("inf")), "got inf"),
     ],
 )
 def test_adam_refuses(make: Any, words: str) -> None:

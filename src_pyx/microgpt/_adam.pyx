@@ -1,6 +1,7 @@
 """The compiled step of Adam."""
 
 from cpython cimport array
+from libc.math cimport sqrt
 from libc.stdint cimport uint32_t, uint64_t
 
 from microgpt._runs cimport Operands, at
@@ -20,11 +21,32 @@ def check_leaves(Vector parameters):
             raise ValueError(f"Adam can change leaves only, parameter {i} is computed")
 
 
+def grad_norm(Vector parameters):
+    """Return the root of the sum of the squared gradients, added left to right."""
+    cdef Operands x = elements(parameters, 0)
+    cdef double total = 0
+    cdef double g
+    cdef uint32_t i
+    for i in range(parameters.n):
+        g = tape.grad[at(x, i)]
+        total += g * g
+    return sqrt(total)
+
+
+def scale_grad(Vector parameters, double scale):
+    """Multiply every gradient by `scale`."""
+    cdef Operands x = elements(parameters, 0)
+    cdef uint32_t i
+    for i in range(parameters.n):
+        tape.grad[at(x, i)] *= scale
+
+
 def adam_step(Vector parameters, array.array m, array.array v, double learning_rate, double beta1, double beta2, double eps,
-              double correction1, double correction2):
+              double correction1, double correction2, double weight_decay):
     """Move every parameter against its gradient and set the gradient to 0.
 
     `m`, `v`: the running means of gradient and squared gradient, changed in place. `correction1`, `correction2`: 1 - beta**step.
+    `weight_decay`: each parameter first loses learning_rate * weight_decay of itself.
     Errors: OverflowError if the square of a gradient is too large for a float; ValueError unless `m` and `v` hold a double for
     each parameter. Nothing has changed then.
     """
@@ -33,6 +55,7 @@ def adam_step(Vector parameters, array.array m, array.array v, double learning_r
     cdef uint32_t i = 0
     cdef uint32_t length, k
     cdef uint64_t stamp
+    cdef double decay = learning_rate * weight_decay
     cdef Node *node
     for moments in (m, v):
         if moments.typecode != "d" or <size_t>len(moments) != n:
@@ -48,8 +71,11 @@ def adam_step(Vector parameters, array.array m, array.array v, double learning_r
     i = 0
     while i < n:
         length = run_length(x, i, n)
-        chosen.adam_run(&tape.data[at(x, i)], &tape.grad[at(x, i)], &m.data.as_doubles[i], &v.data.as_doubles[i], length, learning_rate,
-                 beta1, beta2, eps, correction1, correction2)
+        if weight_decay != 0:  # a subtraction of 0 would make 0.0 of -0.0
+            for k in range(length):
+                tape.data[at(x, i) + k] -= decay * tape.data[at(x, i) + k]
+        chosen.adam_run(&tape.data[at(x, i)], &tape.grad[at(x, i)], &m.data.as_doubles[i], &v.data.as_doubles[i], length,
+                        learning_rate, beta1, beta2, eps, correction1, correction2)
         node = &tape.node[at(x, i)]
         for k in range(length):
             node[k].argument.stamp = stamp

@@ -1,0 +1,162 @@
+"""The flags of the training command, and which of them go together."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from itertools import combinations
+from typing import Any
+
+from microgpt.cli import Parser, real_number, whole_number
+from microgpt.files import check_writable
+from microgpt.plot import check_plot
+from microgpt.resume import Saved
+from microgpt.sampler import MIN_TEMPERATURE
+from microgpt.schedule import SCHEDULES
+from microgpt.trainer import MAX_VALIDATED, Settings
+
+PROGRAM = "python -m microgpt.train"
+FREE_ON_RESUME = ("samples", "temperature")  # they decide what is printed at the end, not what is learned
+
+
+def build_parser() -> Parser:
+    """Return the parser of the command line. A flag of Settings that is not given is not in what it returns."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="Train a GPT on documents, one per line, and print new ones.",
+        epilog="Step s of S, counted from 0, has the learning rate R * (s + 1) / W while s < W, where R is the highest and W the "
+        "warmup. Then, with t = (s - W) / (S - W), it is R * (1 - t) where linear, R * (1 + cos(pi * t)) / 2 where cosine, "
+        "R where constant. Ctrl-C ends a run after its current step, a second one at once.",
+        allow_abbrev=False,
+    )
+    group = parser.add_argument_group("text")
+    source = group.add_mutually_exclusive_group()
+    source.add_argument("--data", metavar="FILE", help="train on FILE, UTF-8 text, a document per line, instead of a dataset")
+    datasets = "names: 32,868 given names inside the package; makemore: the 32,033 of microgpt.py, downloaded once"
+    source.add_argument("--dataset", choices=("names", "makemore"), help=f"{datasets} (default: names)")
+
+    def setting(flag: str, meaning: str, metavar: str | None = "N", **options: Any) -> None:
+        default = getattr(Settings, flag[2:].replace("-", "_"))
+        shown = "" if default is None else f" (default: {default})"
+        group.add_argument(flag, default=argparse.SUPPRESS, help=meaning + shown, metavar=metavar, **options)
+
+    count = whole_number(1)
+    positive = real_number(0, exclusive=True)
+    group = parser.add_argument_group("model")
+    setting("--n-layer", "transformer blocks", type=count)
+    setting("--n-embd", "width of the model", type=count)
+    setting("--n-head", "attention heads, a divisor of n-embd", type=count)
+    setting("--block-size", "longest context in tokens", type=count)
+
+    group = parser.add_argument_group("training")
+    setting("--steps", "training steps, one batch each", type=count)
+    setting("--batch-size", "documents in a batch; its loss is the mean of theirs", type=count)
+    setting("--learning-rate", "the highest; the schedule lowers it", "RATE", type=positive)
+    setting("--schedule", "how the learning rate falls to 0, if it does", None, choices=SCHEDULES)
+    setting("--warmup", "steps in which the learning rate rises first", type=whole_number(0))
+    setting("--weight-decay", "a step first takes away this share of each weight, times the rate", "SHARE", type=real_number(0))
+    setting("--clip-grad", "scale gradients down to the norm NORM where theirs is larger", "NORM", type=positive)
+    setting("--seed", "seed of shuffle, weights and samples", type=whole_number(0, 2**64 - 1))
+
+    group = parser.add_argument_group("validation")
+    held_out = f"share of the documents to hold out; their mean loss is shown, that of {MAX_VALIDATED} if they are more"
+    setting("--validation", held_out, "FRACTION", type=fraction)
+    setting("--validation-every", "validate every N steps, and after the last", type=count)
+    setting("--patience", "stop when N validations in a row are no better than the best", type=count)
+
+    group = parser.add_argument_group("samples")
+    setting("--samples", "documents to print at the end", type=whole_number(0))
+    setting("--temperature", "of the samples; below 1 is more cautious", "T", type=real_number(MIN_TEMPERATURE))
+
+    group = parser.add_argument_group("files")
+    group.add_argument("--save", metavar="FILE", help="write the run to FILE (safetensors) at the end and when interrupted")
+    group.add_argument("--save-every", metavar="N", type=count, help="write it every N steps, too")
+    goes_on = "go on with the run in FILE, whose flags need not be given again, and save to it unless --save says otherwise"
+    group.add_argument("--resume", metavar="FILE", help=goes_on)
+    line = "step, loss, learning_rate, positions and, where it is measured, validation"
+    group.add_argument("--log", metavar="FILE", help=f"write a JSON line per step: {line}")
+    group.add_argument("--plot", metavar="FILE", help="draw the losses into FILE: .png, .svg, .pdf, ...; needs matplotlib")
+    group.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
+    return parser
+
+
+def fraction(text: str) -> float:
+    """Return the number that `text` gives, as an argument type: in [0, 1)."""
+    value = real_number(0)(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"needs a number of at least 0 and below 1, got {text!r}")
+    return value
+
+
+def settle(args: argparse.Namespace, saved: Saved | None) -> Settings:
+    """Return the settings of the run, and complete `args` by what a saved run knows.
+
+    ValueError for flags that contradict each other or the saved run.
+    """
+    given = {field.name: getattr(args, field.name) for field in fields(Settings) if hasattr(args, field.name)}
+    if saved is None:
+        settings = Settings(**given)
+    else:
+        check_same_run(given, saved)
+        settings = replace(saved.settings, **given)
+        args.save = args.save or args.resume
+        if args.data is None and args.dataset is None:
+            args.data, args.dataset = saved.source.data, saved.source.dataset
+    if settings.warmup > settings.steps:
+        raise ValueError(f"--warmup {settings.warmup} is more than the {settings.steps} steps")
+    if not settings.validation:
+        for name in ("validation_every", "patience"):
+            if name in given:
+                raise ValueError(f"{flag_of(name)} needs --validation")
+    if args.save_every is not None and args.save is None:
+        raise ValueError("--save-every needs --save")
+    return settings
+
+
+def check_same_run(given: Mapping[str, Any], saved: Saved) -> None:
+    """Raise ValueError for a flag that would make another run of the saved one."""
+    for name, value in given.items():
+        before = getattr(saved.settings, name)
+        more_steps = name == "steps" and saved.settings.schedule == "constant" and value > before
+        if value != before and name not in FREE_ON_RESUME and not more_steps:
+            run = f"no {flag_of(name)}" if before is None else f"{flag_of(name)} {before}"
+            raise ValueError(f"{flag_of(name)} {value} contradicts {saved.path}, a run with {run}")
+
+
+def flag_of(name: str) -> str:
+    """Return how the command line spells a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def prepare_files(args: argparse.Namespace) -> None:
+    """See that the files can be written and are different ones, before any time is spent. ValueError or OSError if not."""
+    files = [(name, path) for name in ("data", "resume", "save", "log", "plot") if (path := getattr(args, name)) is not None]
+    for (name, path), (other, other_path) in combinations(files, 2):
+        if (name, other) != ("resume", "save") and same_file(path, other_path):
+            raise ValueError(f"--{name} and --{other} are the same file, {path}")
+    if args.save is not None:
+        check_writable(args.save)
+    if args.plot is not None:
+        check_writable(args.plot)
+        check_plot(args.plot)
+
+
+def same_file(path: str, other: str) -> bool:
+    """Return whether two paths lead to one file, be it there or not."""
+    if os.path.exists(path) and os.path.exists(other):
+        return os.path.samefile(path, other)
+    return os.path.realpath(path) == os.path.realpath(other)
+
+
+def way_on(args: argparse.Namespace) -> str:
+    """Return how to go on with an interrupted run."""
+    if args.save is None:
+        return "nothing is saved without --save"
+    words = ["--resume", args.save]
+    for name in ("save_every", "log", "plot"):
+        if getattr(args, name) is not None:
+            words += [flag_of(name), str(getattr(args, name))]
+    return f"to go on: {PROGRAM} {shlex.join(words + ['--quiet'] * args.quiet)}"

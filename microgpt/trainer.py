@@ -1,0 +1,152 @@
+"""A training run, step by step: batches, validation, and what both measured."""
+
+from __future__ import annotations
+
+import math
+import random
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from microgpt.model import GPT, GPTConfig
+from microgpt.optim import Adam
+from microgpt.schedule import learning_rate
+from microgpt.tokenizer import CharTokenizer
+
+MAX_VALIDATED = 200  # documents a validation looks at: it then costs about as much as 50 steps of training
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the numbers of a run, beside its documents. The flags of the training command tell what each one means."""
+
+    steps: int = 1000
+    seed: int = 42
+    n_layer: int = GPTConfig.n_layer
+    n_embd: int = GPTConfig.n_embd
+    n_head: int = GPTConfig.n_head
+    block_size: int = GPTConfig.block_size
+    batch_size: int = 1
+    learning_rate: float = 0.01
+    schedule: str = "linear"
+    warmup: int = 0
+    weight_decay: float = 0.0
+    clip_grad: float | None = None
+    validation: float = 0.0
+    validation_every: int = 100
+    patience: int | None = None
+    temperature: float = 0.5
+    samples: int = 20
+
+
+class Trainer:
+    """A GPT in training.
+
+    `documents` are shuffled in place; the last of them, the share `settings.validation`, are held out.
+    `losses`: of every step so far. `validations`: the loss of the held-out documents by the number of steps made. `best_step`:
+    where that was lowest, 0 before there is one. `waited`: validations since then.
+    Errors: ValueError unless at least two documents and a whole batch are left to train on.
+    """
+
+    def __init__(self, settings: Settings, documents: list[str]) -> None:
+        self.settings = settings
+        self.rng = random.Random(settings.seed)
+        self.rng.shuffle(documents)
+        self.documents = documents
+        self.tokenizer = CharTokenizer(documents)
+        held_out = max(1, round(settings.validation * len(documents))) if settings.validation else 0
+        self.n_training = len(documents) - held_out
+        if held_out and self.n_training < 2:
+            share = f"--validation {settings.validation}"
+            raise ValueError(f"{share} holds out {held_out} of {len(documents)} documents, at least 2 must be left to train on")
+        if settings.batch_size > self.n_training:
+            raise ValueError(f"--batch-size {settings.batch_size} is more than the {self.n_training} documents to train on")
+        self.config = GPTConfig(
+            self.tokenizer.vocab_size, settings.n_layer, settings.n_embd, settings.n_head, settings.block_size
+        )
+        self.start_from(GPT(self.config, self.rng))
+        self.losses = array("d")
+        self.validations: dict[int, float] = {}
+        self.best_step = 0
+        self.waited = 0
+
+    def start_from(self, model: GPT) -> None:
+        """Train `model`, with an optimizer that has made no step."""
+        self.model = model
+        self.optimizer = Adam(model.parameters(), self.settings.learning_rate, weight_decay=self.settings.weight_decay)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are made, or the validation loss has not improved for long enough."""
+        return len(self.losses) >= self.settings.steps or self.out_of_patience
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the validation loss has not improved for `settings.patience` validations."""
+        return self.settings.patience is not None and self.waited >= self.settings.patience
+
+    def batch(self, step: int) -> list[str]:
+        """Return the documents of `step`, counted from 0: the next ones, round and round."""
+        size = self.settings.batch_size
+        return [self.documents[i % self.n_training] for i in range(step * size, step * size + size)]
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of `step`, counted from 0."""
+        settings = self.settings
+        return learning_rate(settings.schedule, settings.learning_rate, step, settings.steps, settings.warmup)
+
+    def step(self) -> float:
+        """Train on the next batch, validate where that is due, and return the mean loss of the batch before.
+
+        Errors: ArithmeticError or ValueError where the numbers have left the range of floats. The run cannot go on then.
+        """
+        settings = self.settings
+        batch = self.batch(len(self.losses))
+        # One document's graph at a time, the last one first. Backward over a graph of the whole batch would go through the
+        # documents in that order, too, so every gradient is the same sum, and memory holds one document.
+        losses = [self.backward(document, 1 / len(batch)) for document in reversed(batch)]
+        loss = mean(losses[::-1])
+        if settings.clip_grad is not None:
+            self.optimizer.clip_grad_norm(settings.clip_grad)
+        self.optimizer.step(self.learning_rate(len(self.losses)))
+        self.losses.append(loss)
+        step = len(self.losses)
+        if settings.validation and (step % settings.validation_every == 0 or step == settings.steps):
+            self.record_validation(step, self.validation_loss())
+        return loss
+
+    def backward(self, document: str, weight: float) -> float:
+        """Add the gradients of `weight` times the loss of `document`, which is returned. The graph is gone then."""
+        loss = self.model.loss(self.tokenizer.encode(document))
+        check_finite(loss.data)
+        (loss if weight == 1 else weight * loss).backward()
+        return loss.data
+
+    def validation_loss(self) -> float:
+        """Return the mean loss of the held-out documents, the first MAX_VALIDATED of them if there are more."""
+        documents = self.documents[self.n_training : self.n_training + MAX_VALIDATED]
+        loss = mean([self.model.loss(self.tokenizer.encode(document)).data for document in documents])
+        check_finite(loss)
+        return loss
+
+    def record_validation(self, step: int, loss: float) -> None:
+        """Note a validation loss and whether it is the best so far; of equal ones the first is."""
+        if not self.validations or loss < self.validations[self.best_step]:
+            self.best_step, self.waited = step, 0
+        else:
+            self.waited += 1
+        self.validations[step] = loss
+
+
+def mean(losses: Sequence[float]) -> float:
+    """Return the mean as the reference computes it, added left to right. (The built-in sum of floats corrects its roundings.)"""
+    total = 0.0
+    for loss in losses:
+        total += loss
+    return (1 / len(losses)) * total
+
+
+def check_finite(loss: float) -> None:
+    """Raise ArithmeticError unless `loss` is finite."""
+    if not math.isfinite(loss):
+        raise ArithmeticError(f"the loss is {loss}")

@@ -1,0 +1,372 @@
+"""Stop and go on, from outside: signals, files, refusals. Whatever stopped a run, the resumed one equals the straight one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from microgpt import GPT, CharTokenizer, checkpoint, data, resume, train
+from microgpt.trainer import Trainer
+
+pytest.importorskip("fcntl", reason="signals as on Unix")
+
+TEXT = "\n".join(data.load_names()[:80])
+TINY = ["--data", "text.txt", "--n-embd", "4", "--n-head", "2", "--block-size", "6", "--samples", "3", "--temperature", "0.8"]
+ALL = [
+    "--batch-size", "2", "--validation", "0.2", "--validation-every", "5", "--patience", "3", "--weight-decay", "0.1",
+    "--clip-grad", "1.0", "--schedule", "cosine", "--warmup", "4",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def main(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int | str | None, list[str], str]]:
+    """The command in this process: its exit status, lines of standard output, and standard error."""
+
+    def call(*arguments: str) -> tuple[int | str | None, list[str], str]:
+        capsys.readouterr()
+        try:
+            status: int | str | None = train.main(arguments)
+        except SystemExit as exit:
+            status = exit.code
+        out, err = capsys.readouterr()
+        return status, out.splitlines(), err
+
+    return call
+
+
+def signal_after(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process get a signal while it is in a training step."""
+    original = Trainer.step
+
+    def with_signal(self: Trainer) -> float:
+        if len(self.losses) + 1 == step:
+            signal.raise_signal(number)
+        return original(self)
+
+    monkeypatch.setattr(Trainer, "step", with_signal)
+
+
+@pytest.mark.parametrize(
+    ("flags", "numbers"),
+    [
+        ([*ALL, "--steps", "24"], (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
+        (["--steps", "110", "--n-layer", "2"], (signal.SIGTERM,)),
+        (["--steps", "20", "--schedule", "constant", "--validation", "0.1"], (signal.SIGINT,)),
+    ],
+    ids=["all", "layers", "constant"],
+)
+def test_interrupted_at_every_step_then_resumed(flags: list[str], numbers: list[int], main: Any) -> None:
+    files = ["--save", "a.safetensors", "--log", "a.jsonl"]
+    status, straight, _ = main(*TINY, *flags, *files)
+    assert status == 0
+    steps = len(Path("a.jsonl").read_text().splitlines())
+    tried = 0
+    for number in numbers:
+        for step in range(1, steps + 1, 1 if steps < 50 else 7):
+            with pytest.MonkeyPatch.context() as patch:
+                signal_after(step, number, patch)
+                status, before, err = main(*TINY, *flags, "--save", "b.safetensors", "--log", "b.jsonl", "--quiet")
+            assert status == 128 + number
+            assert err.count("\n") == 1
+            assert f"interrupted after step {step} of" in err
+            command = shlex.split(err.split("to go on: ")[1])
+            assert command[:3] == ["python", "-m", "microgpt.train"]
+            # The log may have got further than the checkpoint, or be torn.
+            Path("b.jsonl").write_text(Path("b.jsonl").read_text() + '{"step": 99, "lo')
+            status, after, err = main(*command[3:])
+            assert (status, err) == (0, "")
+            assert after[:3] == before[:3] == straight[:3]
+            assert before + after[3:] == straight
+            assert Path("b.jsonl").read_bytes() == Path("a.jsonl").read_bytes()
+            assert Path("b.safetensors").read_bytes() == Path("a.safetensors").read_bytes()
+            tried += 1
+    print(f"interrupted and resumed {tried} runs")
+    assert tried > 15
+
+
+def heed_signals() -> None:
+    """A shell starts its background jobs, and so all that they start, with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "microgpt.train", *TINY, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_signals)
+
+
+def wait_for(process: subprocess.Popen[str], path: str, size: int = 1) -> None:
+    while not (os.path.exists(path) and os.path.getsize(path) >= size):
+        time.sleep(0.005)
+        assert process.poll() is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_from_outside_then_resumed(number: int, main: Any) -> None:
+    flags = [*ALL[:4], "--steps", "4000", "--validation-every", "50"]
+    _, straight, _ = main(*TINY, *flags, "--save", "a.safetensors", "--log", "a.jsonl")
+    process = start(*flags, "--save", "b.safetensors", "--log", "b.jsonl")
+    stops = 0
+    out: list[str] = []
+    for size in (1_000, 30_000, 90_000, 200_000, 10**9):
+        if size < 10**9:
+            wait_for(process, "b.jsonl", size)
+            process.send_signal(number)
+        lines, err = process.communicate(timeout=60)
+        out += lines.splitlines()[3 if out else 0 :]
+        if process.returncode == 0:
+            break
+        assert process.returncode == 128 + number
+        stops += 1
+        command = [sys.executable, *shlex.split(err.splitlines()[-1].split("to go on: ")[1])[1:]]
+        Path("b.jsonl").unlink()
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_signals)
+    print(f"stopped {stops} times")
+    assert stops >= 3
+    assert out == straight
+    assert Path("b.jsonl").read_bytes() == Path("a.jsonl").read_bytes()
+    assert Path("b.safetensors").read_bytes() == Path("a.safetensors").read_bytes()
+
+
+def test_second_interrupt_stops_at_once() -> None:
+    """In the middle of a step that takes minutes."""
+    flags = ["--quiet", "--steps", "10", "--batch-size", "64", "--n-layer", "400"]
+    process = start(*flags, "--save", "a.safetensors", "--log", "a.jsonl")
+    wait_for(process, "a.jsonl", 0)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=5)
+    assert (process.returncode, err) == (130, "interrupted\n")
+    assert not os.path.exists("a.safetensors")
+
+
+def test_killed_run_goes_on_from_its_last_save(main: Any) -> None:
+    flags = [*ALL[:4], "--steps", "1500", "--validation-every", "50"]
+    _, straight, _ = main(*TINY, *flags, "--save", "a.safetensors", "--log", "a.jsonl")
+    saves = set()
+    for i in range(4):
+        process = start(*flags, "--save", "b.safetensors", "--log", "b.jsonl", "--save-every", "7", "--quiet")
+        wait_for(process, "b.safetensors")
+        time.sleep(0.02 * i)
+        process.kill()
+        process.communicate()
+        saves.add(checkpoint.read("b.safetensors")[1]["training"]["step"])
+        status, out, _ = main("--resume", "b.safetensors", "--log", "b.jsonl", "--save-every", "7")
+        assert status == 0
+        assert out[-3:] == straight[-3:]
+        assert Path("b.jsonl").read_bytes() == Path("a.jsonl").read_bytes()
+        assert Path("b.safetensors").read_bytes() == Path("a.safetensors").read_bytes()
+        os.unlink("b.safetensors")
+    print(f"killed after the saves of steps {sorted(saves)}")
+    assert all(step % 7 == 0 for step in saves)
+
+
+def test_ignored_interrupts_stay_ignored() -> None:
+    command = f"trap '' INT; exec {sys.executable} -m microgpt.train {shlex.join(TINY)} --steps 3000 --log a.jsonl --quiet"
+    process = subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(process, "a.jsonl", 1000)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_reader_that_goes_away_does_not_cost_the_training() -> None:
+    command = f"{sys.executable} -m microgpt.train {shlex.join(TINY)} --steps 100000 --save a.safetensors --quiet | head -n 4"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert (result.stdout.count("\n"), result.stderr) == (4, "")
+    assert checkpoint.read("a.safetensors")[1]["training"]["step"] >= 199
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full disk as on Linux")
+def test_full_disk_of_the_log_does_not_cost_the_training(main: Any) -> None:
+    status, _, err = main(*TINY, "--steps", "9", "--save", "a.safetensors", "--log", "/dev/full", "--quiet")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "No space left on device" in err
+    status, out, _ = main("--resume", "a.safetensors", "--log", "a.jsonl")
+    _, straight, _ = main(*TINY, "--steps", "9", "--save", "b.safetensors", "--log", "b.jsonl")
+    assert (status, out) == (0, straight)
+    assert Path("a.jsonl").read_bytes() == Path("b.jsonl").read_bytes()
+
+
+def test_interrupt_while_sampling_loses_nothing(main: Any) -> None:
+    process = start("--steps", "5", "--save", "a.safetensors", "--quiet", "--samples", "100000000")
+    assert process.stdout is not None
+    while "sample 10:" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "interrupted\n")
+    assert "finished" in main("--resume", "a.safetensors", "--samples", "1")[2]
+
+
+def test_terminal_that_goes_away_is_an_interrupt() -> None:
+    import pty
+
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "microgpt.train", *TINY, "--steps", "1000000", "--save", "a.safetensors", "--log", "a.jsonl"]
+    process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, start_new_session=True)
+    os.close(follower)
+    wait_for(process, "a.jsonl", 1000)
+    os.close(leader)
+    process.send_signal(signal.SIGHUP)  # as the kernel does where the terminal is the controlling one
+    assert process.wait(timeout=30) in (2, 129)  # 2 where a line of loss fails first
+    assert checkpoint.read("a.safetensors")[1]["training"]["step"] > 0
+
+
+def test_handlers_are_those_of_before() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert train.main([*TINY, "--steps", "3"]) == 0
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_training_in_another_thread_leaves_signals_alone(main: Any) -> None:
+    code = f"""
+import threading
+from microgpt import train
+thread = threading.Thread(target=train.main, args=({[*TINY, "--steps", "3", "--quiet"]!r},))
+thread.start()
+thread.join()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (result.stderr, len(result.stdout.splitlines())) == ("", 8)
+    assert main(*TINY, "--steps", "3")[1] == result.stdout.splitlines()
+
+
+def test_finished_run_prints_its_samples_again(main: Any) -> None:
+    _, straight, _ = main(*TINY, *ALL, "--steps", "12", "--save", "a.safetensors")
+    content, changed = Path("a.safetensors").read_bytes(), os.stat("a.safetensors").st_mtime_ns
+    status, again, err = main("--resume", "a.safetensors", "--log", "a.jsonl")
+    assert status == 0
+    assert again == straight[:3] + straight[-4:]
+    assert "a.safetensors is at step 12: finished, only samples remain" in err
+    assert [json.loads(line)["step"] for line in Path("a.jsonl").read_text().splitlines()] == list(range(1, 13))
+    status, again, _ = main("--resume", "a.safetensors", "--samples", "1")
+    assert again == straight[:3] + straight[-4:-2]
+    assert (Path("a.safetensors").read_bytes(), os.stat("a.safetensors").st_mtime_ns) == (content, changed)
+
+
+def test_resume_can_save_elsewhere(main: Any) -> None:
+    main(*TINY, "--steps", "9", "--save", "a.safetensors")
+    main(*TINY, "--steps", "9", "--resume", "a.safetensors", "--save", "b.safetensors")
+    assert Path("b.safetensors").read_bytes() == Path("a.safetensors").read_bytes()
+
+
+def test_more_steps_where_the_schedule_is_constant(main: Any) -> None:
+    flags = [*TINY, "--schedule", "constant", "--validation", "0.2", "--validation-every", "4"]
+    _, straight, _ = main(*flags, "--steps", "20", "--save", "a.safetensors", "--log", "a.jsonl")
+    main(*flags, "--steps", "10", "--save", "b.safetensors")
+    status, out, err = main("--resume", "b.safetensors", "--steps", "9")
+    assert (status, out) == (2, [])
+    assert "--steps 9 contradicts b.safetensors, a run with --steps 10" in err
+    status, out, _ = main("--resume", "b.safetensors", "--steps", "20", "--log", "b.jsonl")
+    assert (status, out) == (0, straight[:3] + straight[5:])
+    assert Path("b.jsonl").read_bytes() == Path("a.jsonl").read_bytes()
+    assert Path("b.safetensors").read_bytes() == Path("a.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--steps", "21"], "--steps 21 contradicts a.safetensors, a run with --steps 20"),
+        (["--seed", "1"], "--seed 1 contradicts a.safetensors, a run with --seed 42"),
+        (["--n-embd", "8"], "--n-embd 8 contradicts a.safetensors, a run with --n-embd 4"),
+        (["--patience", "3"], "--patience 3 contradicts a.safetensors, a run with no --patience"),
+        (["--learning-rate", "0.1"], "--learning-rate 0.1 contradicts a.safetensors, a run with --learning-rate 0.01"),
+        (["--schedule", "cosine"], "--schedule cosine contradicts a.safetensors, a run with --schedule linear"),
+        (["--data", "other.txt"], "a.safetensors was trained on 80 other documents (sha256 "),
+        (["--data", "order.txt"], "a.safetensors was trained on 80 other documents (sha256 "),
+        (["--dataset", "names"], "than these 32868 ("),
+        (["--log", "a.safetensors"], "--resume and --log are the same file, a.safetensors"),
+        (["--resume", "model.safetensors"], "model.safetensors holds a model but no training run to resume"),
+        (["--resume", "text.txt"], "text.txt is not a whole microgpt checkpoint: "),
+        (["--resume", "missing"], "missing: No such file or directory"),
+        (["--resume", "."], "Is a directory"),
+        (["--resume", "half.safetensors"], "half.safetensors is not a whole microgpt checkpoint: "),
+        (["--save", "missing/b"], "missing/b: No such file or directory"),
+    ],
+)
+def test_resume_refuses_in_one_line(arguments: list[str], words: str, main: Any) -> None:
+    main(*TINY, "--steps", "20", "--save", "a.safetensors")
+    GPT.load("a.safetensors").save("model.safetensors")
+    content = Path("a.safetensors").read_bytes()
+    Path("half.safetensors").write_bytes(content[: len(content) // 2])
+    Path("other.txt").write_text(TEXT + "\nanna\n", encoding="utf-8")
+    Path("order.txt").write_text("\n".join(reversed(TEXT.split("\n"))), encoding="utf-8")
+    files = sorted(os.listdir())
+    status, out, err = main("--resume", "a.safetensors", *arguments)
+    assert (status, out, err.count("\n")) == (2, [], 1)
+    assert words in err
+    assert Path("a.safetensors").read_bytes() == content
+    assert sorted(os.listdir()) == files
+
+
+def test_data_that_moved_are_named_anew(main: Any) -> None:
+    _, straight, _ = main(*TINY, "--steps", "10", "--save", "a.safetensors")
+    os.rename("text.txt", "moved.txt")
+    assert "text.txt: No such file" in main("--resume", "a.safetensors")[2]
+    assert main("--resume", "a.safetensors", "--data", "moved.txt")[1][-4:] == straight[-4:]
+
+
+def test_run_whose_state_makes_no_sense_is_refused(main: Any) -> None:
+    main(*TINY, *ALL, "--steps", "6", "--save", "a.safetensors")
+    tensors, metadata = checkpoint.read("a.safetensors")
+    run = metadata["training"]
+    wrong: list[dict[str, Any]] = [{**run, name: value} for name in run for value in (None, 7, "x")]
+    wrong += [{key: value for key, value in run.items() if key != name} for name in run]
+    wrong += [{**run, "settings": {**run["settings"], name: 2}} for name in ("unknown", "n_layer")]
+    for training in wrong:
+        checkpoint.write("b.safetensors", tensors, {**metadata, "training": training})
+        status, out, err = main("--resume", "b.safetensors")
+        assert (status, out, err.count("\n")) == (2, [], 1), (training, err)
+    for name in [name for name in tensors if name.startswith(("adam.", "training."))]:
+        checkpoint.write("b.safetensors", {key: t for key, t in tensors.items() if key != name}, metadata)
+        status, out, err = main("--resume", "b.safetensors")
+        assert (status, out, err.count("\n")) == (2, [], 1), (name, err)
+    print(f"refused {len(wrong)} states and {len(tensors)} sets of tensors")
+
+
+def test_checkpoint_is_a_model_as_well(main: Any) -> None:
+    main(*TINY, *ALL, "--steps", "6", "--save", "a.safetensors")
+    saved = resume.load("a.safetensors")
+    documents = TEXT.split("\n")
+    trainer = Trainer(saved.settings, documents)
+    resume.restore(trainer, saved)
+    model, tokenizer = GPT.load("a.safetensors"), CharTokenizer.load("a.safetensors")
+    assert [p.data for p in model.parameters()] == [p.data for p in trainer.model.parameters()]
+    assert tokenizer.characters == trainer.tokenizer.characters
+    names = [f"adam.{moment}.{name}" for moment in "mv" for name in model.state_dict()]
+    assert sorted(saved.tensors) == sorted([*model.state_dict(), *names, "training.losses"])
+
+
+def test_save_that_fails_on_the_way_is_told_and_the_run_goes_on(main: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, calls = resume.save, []
+
+    def full(*arguments: Any) -> None:
+        calls.append(len(arguments[1].losses))
+        if calls[-1] == 5:
+            raise OSError(28, "No space left on device", "a.safetensors")
+        original(*arguments)
+
+    monkeypatch.setattr(resume, "save", full)
+    status, out, err = main(*TINY, "--steps", "12", "--save", "a.safetensors", "--save-every", "5", "--quiet")
+    assert (status, len(out), calls) == (0, 8, [5, 10, 12])
+    assert err == "warning: not saved at step 5: a.safetensors: No space left on device\n"
