@@ -3,9 +3,9 @@
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint32_t
 
-from microgpt._order cimport BETWEEN_SIGNALS, arrange, first, forget, free_large, operands, search, second
+from microgpt._order cimport BETWEEN_SIGNALS, Run, arrange, first, forget, free_large, operands, search, second
 from microgpt._ops cimport name_of, operand, operand_count, propagate, propagate_run, reads_operands
-from microgpt._tape cimport LAST_BINARY, LAST_UNARY, LEAF, Tape, written
+from microgpt._tape cimport ADD, LAST_BINARY, LAST_UNARY, LEAF, MUL, Node, Tape, written
 
 
 cdef bint is_stale(Tape *t, uint32_t i) noexcept nogil:
@@ -61,14 +61,29 @@ cdef int backward(Tape *t, uint32_t root) except -1:
 cdef int propagate_all(Tape *t, uint32_t root, bint split) except -1:
     cdef size_t k
     cdef uint32_t i
+    cdef double g
+    cdef double *data = t.data
+    cdef double *grad = t.grad
+    cdef const Run *order = search.order
+    cdef const Node *node
     refuse_any_stale(t)
-    t.grad[root] = 1.0
+    grad[root] = 1.0
     for k in range(search.length, 0, -1):
         if k % BETWEEN_SIGNALS == 0:
-            PyErr_CheckSignals()
-        i = search.order[k - 1].first
-        if search.order[k - 1].count > 1:
-            propagate_run(t, i, search.order[k - 1].count)
+            PyErr_CheckSignals()    # a handler may make nodes, for which the arrays may move
+            data = t.data
+            grad = t.grad
+        i = order[k - 1].first
+        node = &t.node[i]
+        g = grad[i]
+        if order[k - 1].count > 1:
+            propagate_run(t, i, order[k - 1].count)
+        elif node.op == ADD:        # most nodes of a script are sums and products: without a call
+            grad[node.a] += g
+            grad[node.argument.pair.b] += g
+        elif node.op == MUL:
+            grad[node.a] += data[node.argument.pair.b] * g
+            grad[node.argument.pair.b] += data[node.a] * g
         elif split:
             propagate(t, i, search.segment[k - 1].low, search.segment[k - 1].high)
         else:

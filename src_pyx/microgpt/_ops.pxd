@@ -222,13 +222,7 @@ cdef inline void propagate(Tape *t, uint32_t i, uint32_t low, uint32_t high) noe
         grad[a] += partial_a(op, data[a], t.node[i].argument.constant, data[i]) * g
         return
     b = t.node[i].argument.pair.b
-    if op == ADD:                   # as below, without the choice of a partial: most nodes of a script are sums and products
-        grad[a] += g
-        grad[b] += g
-    elif op == MUL:
-        grad[a] += data[b] * g
-        grad[b] += data[a] * g
-    elif op <= LAST_BINARY:
+    if op <= LAST_BINARY:
         grad[a] += partial_a(op, data[a], data[b], data[i]) * g
         grad[b] += partial_b(op, data[a], data[b], data[i]) * g
     elif op == SUM:

@@ -80,20 +80,21 @@ cdef inline uint32_t skip_seen(Tape *t, uint32_t i, uint32_t k) noexcept nogil:
     return k
 
 
-cdef inline void descend(Tape *t, uint32_t id, bint split) noexcept nogil:
-    """Go to node `id`; one whose operands are all SEEN goes straight into the order."""
+cdef inline bint descend(Tape *t, uint32_t id, bint split) noexcept nogil:
+    """Go to node `id`. Return whether it went straight into the order, its operands being all SEEN."""
     cdef const Node *node = &t.node[id]
     t.seen[id] = SEEN
     if node.op <= LAST_BINARY:
         if t.seen[node.a] == SEEN and (node.op <= LAST_UNARY or t.seen[node.argument.pair.b] == SEEN):
             add_segment(id, 0, 0, split)
-            return
+            return True
     elif skip_seen(t, id, 0) == node.argument.pair.n:
         add_segment(id, 0, node.argument.pair.n, split)
-        return
+        return True
     search.path[search.depth].id = id
     search.path[search.depth].next = 0
     search.depth += 1
+    return False
 
 
 cdef inline void mark_run(Tape *t, uint32_t start, uint32_t n, uint8_t seen) noexcept nogil:
@@ -285,13 +286,16 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
         op = node.op
         if op <= LAST_BINARY:
             child = node.a
-            if t.seen[child] == SEEN and op > LAST_UNARY:
-                child = node.argument.pair.b
-            if t.seen[child] == UNSEEN:
-                descend(t, child, split)
+            if t.seen[child] == UNSEEN and not descend(t, child, split):
                 continue
             if t.seen[child] == OPEN:
                 return False
+            if op > LAST_UNARY:
+                child = node.argument.pair.b
+                if t.seen[child] == UNSEEN and not descend(t, child, split):
+                    continue
+                if t.seen[child] == OPEN:
+                    return False
             ascend(0, 0, split)
             continue
         k = skip_seen(t, i, step.next)

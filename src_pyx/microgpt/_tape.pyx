@@ -2,7 +2,7 @@
 
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memmove
+from libc.string cimport memcpy, memmove
 
 cdef enum:
     FIRST_CAPACITY = 1 << 12
@@ -30,6 +30,20 @@ cdef inline uint32_t listed(Tape *t, uint32_t i) noexcept:
     if op == SUM_LISTED or op == CUSTOM:
         return t.node[i].argument.pair.n
     return 2 * t.node[i].argument.pair.n if op == DOT_LISTED else 0
+
+
+cdef inline bint eight_without_mark(const Tape *t, uint32_t i) noexcept:
+    """Whether none of the nodes [i, i + 8) is marked LIVE."""
+    cdef uint64_t seen
+    memcpy(&seen, &t.seen[i], 8)
+    return not seen & LIVE * <uint64_t>0x0101010101010101
+
+
+cdef inline bint eight_without_handle(const Tape *t, uint32_t i) noexcept:
+    """Whether none of the nodes [i, i + 8) has a handle."""
+    cdef PyObject **handle = &t.handle[i]
+    return not (<size_t>handle[0] | <size_t>handle[1] | <size_t>handle[2] | <size_t>handle[3]
+                | <size_t>handle[4] | <size_t>handle[5] | <size_t>handle[6] | <size_t>handle[7])
 
 
 cdef inline void mark_run(Tape *t, uint32_t start, uint32_t n) noexcept:
@@ -98,13 +112,13 @@ tape = &the_tape
 
 
 cdef int grow(Tape *t, size_t n) except -1:
-    """Make room for `n` more nodes: collect, then at least double unless that left half of the room.
+    """Make room for `n` more nodes: collect, then at least double unless that left two thirds of the room.
 
     So a node costs constant time on average, however many there are and however many of them stay.
     """
     cdef size_t capacity
     collect(t)
-    if 2 * (t.top + n) <= t.capacity:
+    if 3 * (t.top + n) <= t.capacity:
         return 0
     if t.top + n > UINT32_MAX:
         raise MemoryError(f"a tape holds at most {UINT32_MAX - 1} nodes, {t.top - 1 + n} wanted")
@@ -137,9 +151,7 @@ cdef void rewind(Tape *t) noexcept:
     cdef uint32_t top = t.top
     cdef PyObject **handle = t.handle
     cdef bint rewritten = False
-    while top > 8 and not (<size_t>handle[top - 1] | <size_t>handle[top - 2] | <size_t>handle[top - 3]
-                           | <size_t>handle[top - 4] | <size_t>handle[top - 5] | <size_t>handle[top - 6]
-                           | <size_t>handle[top - 7] | <size_t>handle[top - 8]):
+    while top > 8 and eight_without_handle(t, top - 8):
         top -= 8
     while top > 1 and handle[top - 1] == NULL:
         top -= 1
@@ -191,7 +203,12 @@ cdef void collect(Tape *t) noexcept:
     if moved == NULL:
         return
     t.seen[0] |= LIVE
-    for i in range(t.top - 1, 0, -1):
+    i = t.top
+    while i > 1:
+        if i > 8 and eight_without_mark(t, i - 8) and eight_without_handle(t, i - 8):
+            i -= 8
+            continue
+        i -= 1
         handle = t.handle[i]
         while handle != NULL:
             (<Handle>handle).mark(t)
@@ -206,7 +223,7 @@ cdef void collect(Tape *t) noexcept:
     live = first
     for i in range(first, t.top):
         moved[i] = live
-        live += (t.seen[i] & LIVE) != 0
+        live += t.seen[i] // LIVE
     moved[t.top] = live
     if first < t.top:
         slide(t, moved, first)
@@ -223,8 +240,10 @@ cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
     cdef size_t k
     cdef uint32_t i, to
     cdef PyObject *handle
-    for i in range(first, t.top):
+    i = first
+    while i < t.top:
         if not t.seen[i] & LIVE:
+            i += 8 if i + 8 <= t.top and eight_without_mark(t, i) else 1
             continue
         t.seen[i] ^= LIVE
         to = moved[i]
@@ -238,6 +257,7 @@ cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
         t.seen[to] = t.seen[i]
         t.node[to] = t.node[i]
         pool_top = move_operands(t, to, moved, pool_top)
+        i += 1
     for k in range(t.writes):
         i = moved[t.write_top[k]]
         if writes == 0 or t.write_top[writes - 1] < i:

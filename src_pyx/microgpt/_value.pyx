@@ -18,12 +18,21 @@ cdef extern from *:
     #ifndef MICROGPT_SPARES
     #define MICROGPT_SPARES 256     /* 1 for a sanitizer, which must see objects being freed */
     #endif
+
+    /* Return the one reference to an object that had none, as PyObject_Init does, which other builds of Python need. */
+    static inline PyObject *revive(PyObject *dead)
+    {
+    #if defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS) || defined(Py_GIL_DISABLED)
+        return PyObject_Init(dead, Py_TYPE(dead));
+    #else
+        Py_SET_REFCNT(dead, 1);
+        return dead;
+    #endif
+    }
     """
     enum:
         SPARES "MICROGPT_SPARES"
-
-cdef extern from "Python.h":
-    object PyObject_Init(PyObject *memory, PyTypeObject *type)
+    object revive(PyObject *dead)
 
 # What micrograd writes in `_op`; the other ops show their own name there.
 cdef dict MICROGRAD_NAMES = {"leaf": "", "add": "+", "mul": "*", "relu": "ReLU"}
@@ -82,7 +91,7 @@ cdef Value new_value():
     if spares == 0:
         return Value.__new__(Value)
     spares -= 1
-    return <Value>PyObject_Init(spare[spares], <PyTypeObject *>Value)
+    return <Value>revive(spare[spares])
 
 
 cdef void end_value(PyObject *value) noexcept:
@@ -124,10 +133,17 @@ cdef Value constant(uint8_t op, Value x, double k):
 cdef Value binary(uint8_t op, Value x, Value y):
     cdef Value value = new_value()
     cdef uint32_t a, b
+    cdef double z
     reserve(tape, 1)
     a = node(x)
     b = node(y)
-    anchor_new(value, put_pair(tape, op, a, b, 0, evaluate(op, tape.data[a], tape.data[b])))
+    if op == ADD:                   # most nodes of a script are sums and products: without a call
+        z = tape.data[a] + tape.data[b]
+    elif op == MUL:
+        z = tape.data[a] * tape.data[b]
+    else:
+        z = evaluate(op, tape.data[a], tape.data[b])
+    anchor_new(value, put_pair(tape, op, a, b, 0, z))
     return value
 
 
