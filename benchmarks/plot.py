@@ -36,7 +36,8 @@ def steps_of(results: dict[str, Any]) -> dict[str, measure.Spread]:
     """Return the milliseconds of a training step by who makes it."""
     steps: dict[str, measure.Spread] = {}
     if "training" in results:
-        steps |= {name: results["training"][name]["total"] for name in ("engine", "twin, collector off", "twin")}
+        names = ("engine", "twin, collector off", "twin", "twin, loss kept")
+        steps |= {name: results["training"][name]["total"] for name in names}
     if "script" in results:
         row = results["script"]["collector on"]["whole step"]["engine"]
         steps["script, engine's Value"] = {"median": row, "low": row, "high": row}

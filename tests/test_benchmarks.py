@@ -151,8 +151,8 @@ def test_another_loss_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A twin with one weight of 4,192 a little off."""
     new_twin = training.new_twin
 
-    def a_little_off(start: measure.Start, *, collect: bool) -> training.Runner:
-        twin = new_twin(start, collect=collect)
+    def a_little_off(start: measure.Start, **options: bool) -> training.Runner:
+        twin = new_twin(start, **options)
         weight = twin.model.state_dict["lm_head"][0][0]
         weight.data *= 1 + 1e-9
         return twin
