@@ -13,7 +13,7 @@ from microgpt._tape cimport (
     POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, TANH, anchor, reserve, reserve_listed, tape
 )
 from microgpt._value cimport Value, as_number, binary, constant, new_value
-from microgpt._vector cimport Vector, apply, as_vector, elements, settle
+from microgpt._vector cimport Vector, apply, as_vector, elements, new_vector, settle
 
 
 def exp(x):
@@ -100,7 +100,7 @@ def softmax(logits):
     Source: microgpt.py; each quotient e / total is e * total**-1, as there.
     """
     cdef Vector z = as_vector(logits)
-    cdef Vector result = Vector.__new__(Vector)
+    cdef Vector result = new_vector()
     reserve(tape, 4 * <size_t>z.n + 1)
     settle(result, put_softmax(elements(z, 0), z.n), z.n)
     return result
@@ -113,7 +113,7 @@ def rmsnorm(x):
     Source: Zhang & Sennrich 2019, without gain; 1e-5 inside the root as in microgpt.py.
     """
     cdef Vector v = as_vector(x)
-    cdef Vector result = Vector.__new__(Vector)
+    cdef Vector result = new_vector()
     cdef Operands given
     cdef uint32_t scale
     reserve(tape, <size_t>v.n + 4)
@@ -157,7 +157,7 @@ def attention(query, keys, values, Py_ssize_t n_head):
     Source: Vaswani et al. 2017, one query at a time.
     """
     cdef Vector q = as_vector(query)
-    cdef Vector result = Vector.__new__(Vector)
+    cdef Vector result = new_vector()
     cdef list k = [as_vector(key) for key in keys]
     cdef list v = [as_vector(value) for value in values]
     cdef size_t time = len(k)

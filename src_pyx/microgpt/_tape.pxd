@@ -4,6 +4,27 @@
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+cdef extern from *:
+    """
+    #ifndef MICROGPT_SPARES
+    #define MICROGPT_SPARES 256     /* 1 for a sanitizer, which must see objects being freed */
+    #endif
+
+    /* Return the one reference to an object that had none, as PyObject_Init does, which other builds of Python need. */
+    static inline PyObject *revive(PyObject *dead)
+    {
+    #if defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS) || defined(Py_GIL_DISABLED)
+        return PyObject_Init(dead, Py_TYPE(dead));
+    #else
+        Py_SET_REFCNT(dead, 1);
+        return dead;
+    #endif
+    }
+    """
+    enum:
+        SPARES "MICROGPT_SPARES"
+    object revive(PyObject *dead)
+
 cdef enum:
     UNSEEN = 0                      # a computed node that the depth-first search has not reached
     SEEN = 1                        # reached; always so for a leaf, which has nothing below it
@@ -123,6 +144,29 @@ cdef inline void detach(Handle handle) noexcept:
     tape.handle[handle.id] = handle.next
     if handle.next == NULL and handle.id == tape.top - 1:
         rewind(tape)
+
+
+# Most handles live for a moment, as a term of an expression. Keeping the dead ones for reuse spares the general ways of making
+# and freeing an object.
+
+cdef struct Spares:
+    PyObject *kept[SPARES]          # dead handles of one type, without any reference
+    int n
+
+
+cdef inline object take_spare(Spares *spares):
+    """Return a handle of no node yet; there must be one."""
+    spares.n -= 1
+    return revive(spares.kept[spares.n])
+
+
+cdef inline void keep_spare(Spares *spares, PyObject *dying) noexcept:
+    """Detach the handle whose last reference has gone and keep the object; there must be room."""
+    detach(<Handle>dying)
+    (<Handle>dying).id = 0
+    (<Handle>dying).next = (<Handle>dying).previous = NULL
+    spares.kept[spares.n] = dying
+    spares.n += 1
 
 
 cdef int reallocate(void **array, size_t n, size_t size) except -1

@@ -7,32 +7,11 @@ from microgpt cimport _graph
 from microgpt._ops cimport evaluate, name_of, operand, operand_count, partial
 from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, COS, CUSTOM, EXP, LEAF, LOG, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU,
-    SIGMOID, SIN, SQRT, TANH, Handle, anchor, anchor_new, custom_words, detach, new_stamp, partials, put_block,
-    put_constant, put_leaf, put_pair, reserve, reserve_listed, tape
+    SIGMOID, SIN, SPARES, SQRT, TANH, Handle, Spares, anchor, anchor_new, custom_words, keep_spare, new_stamp, partials, put_block,
+    put_constant, put_leaf, put_pair, reserve, reserve_listed, take_spare, tape
 )
 
 from numbers import Real
-
-cdef extern from *:
-    """
-    #ifndef MICROGPT_SPARES
-    #define MICROGPT_SPARES 256     /* 1 for a sanitizer, which must see objects being freed */
-    #endif
-
-    /* Return the one reference to an object that had none, as PyObject_Init does, which other builds of Python need. */
-    static inline PyObject *revive(PyObject *dead)
-    {
-    #if defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS) || defined(Py_GIL_DISABLED)
-        return PyObject_Init(dead, Py_TYPE(dead));
-    #else
-        Py_SET_REFCNT(dead, 1);
-        return dead;
-    #endif
-    }
-    """
-    enum:
-        SPARES "MICROGPT_SPARES"
-    object revive(PyObject *dead)
 
 # What micrograd writes in `_op`; the other ops show their own name there.
 cdef dict MICROGRAD_NAMES = {"leaf": "", "add": "+", "mul": "*", "relu": "ReLU"}
@@ -77,34 +56,21 @@ cdef Value value_of(uint32_t id):
     return value
 
 
-# Most Values live for a moment, as a term of an expression. Keeping the dead ones for reuse spares the general ways of making and
-# freeing an object.
-
-cdef PyObject *spare[SPARES]        # dead Values, without any reference
-cdef int spares = 0
+cdef Spares spares
 cdef destructor general_dealloc = (<PyTypeObject *>Value).tp_dealloc     # Cython's: detaches too, and serves subclasses
 
 
 cdef Value new_value():
     """Return a Value of no node yet."""
-    global spares
-    if spares == 0:
-        return Value.__new__(Value)
-    spares -= 1
-    return <Value>revive(spare[spares])
+    return <Value>take_spare(&spares) if spares.n > 0 else Value.__new__(Value)
 
 
 cdef void end_value(PyObject *value) noexcept:
     """Called when the last reference to `value` goes: release its node and keep the object."""
-    global spares
-    if value.ob_type != <PyTypeObject *>Value or spares == SPARES:
+    if value.ob_type != <PyTypeObject *>Value or spares.n == SPARES:
         general_dealloc(value)
-        return
-    detach(<Handle>value)
-    (<Handle>value).id = 0
-    (<Handle>value).next = (<Handle>value).previous = NULL
-    spare[spares] = value
-    spares += 1
+    else:
+        keep_spare(&spares, value)
 
 
 (<PyTypeObject *>Value).tp_dealloc = end_value

@@ -22,6 +22,7 @@ cdef inline Operands elements(Vector v, uint32_t first) noexcept nogil:
         return Operands(v.start + first, 1, NULL)
     return Operands(0, 0, &v.listed[first])
 
+cdef Vector new_vector()
 cdef void settle(Vector v, uint32_t start, uint32_t n) noexcept
 cdef Vector as_vector(object x)
 cdef object apply(uint8_t op, object x)

@@ -1,12 +1,13 @@
 """Vector and Matrix: runs of scalar nodes. An operation on them puts one node for each scalar of its result."""
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject, PyTypeObject, destructor
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
 
 from microgpt._runs cimport Operands, at, put_constant_run, put_dot, put_pair_run, put_product, put_sum, put_unary_run, run, same
 from microgpt._tape cimport (
-    ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, LEAF, LIVE, MUL, MUL_CONSTANT, POW, POW_CONSTANT, Tape, anchor, new_stamp,
-    put_leaf, reserve, reserve_listed, tape
+    ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, LEAF, LIVE, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SPARES, Spares, Tape, anchor,
+    keep_spare, new_stamp, put_leaf, reserve, reserve_listed, take_spare, tape
 )
 from microgpt._value cimport Value, as_number, inverse, new_value, node, number, unary, value_of
 
@@ -16,6 +17,29 @@ cdef enum Arithmetic:               # what a Python operator asks for; two of th
     TIMES
     OVER
     POWER
+
+
+cdef Spares spares
+cdef destructor general_dealloc = (<PyTypeObject *>Vector).tp_dealloc
+
+
+cdef Vector new_vector():
+    """Return a Vector of no nodes yet."""
+    return <Vector>take_spare(&spares) if spares.n > 0 else Vector.__new__(Vector)
+
+
+cdef void end_vector(PyObject *vector) noexcept:
+    """Called when the last reference to `vector` goes, as `end_value` in _value.pyx."""
+    if vector.ob_type != <PyTypeObject *>Vector or spares.n == SPARES:
+        general_dealloc(vector)
+        return
+    PyMem_Free((<Vector>vector).listed)
+    (<Vector>vector).listed = NULL
+    (<Vector>vector).n = 0
+    keep_spare(&spares, vector)
+
+
+(<PyTypeObject *>Vector).tp_dealloc = end_vector
 
 
 cdef void settle(Vector v, uint32_t start, uint32_t n) noexcept:
@@ -60,7 +84,7 @@ cdef object apply(uint8_t op, object x):
     if isinstance(x, Value):
         return unary(op, <Value>x)
     v = as_vector(x)
-    result = Vector.__new__(Vector)
+    result = new_vector()
     reserve(tape, v.n)
     settle(result, put_unary_run(op, elements(v, 0), v.n), v.n)
     return result
@@ -78,7 +102,7 @@ cdef object arithmetic(Arithmetic how, Vector v, object other, bint reflected):
             raise ValueError(f"elementwise operations need vectors of one length, got {v.n} and {w.n}")
     elif not isinstance(other, Value) and not number(other, &k):
         return NotImplemented
-    result = Vector.__new__(Vector)
+    result = new_vector()
     reserve(tape, 2 * <size_t>v.n)
     if w is not None:
         start = put_arithmetic(how, elements(v, 0), elements(w, 0), v.n, reflected)
@@ -304,7 +328,7 @@ cdef class Vector(Handle):
 
 cdef Vector part_of(Vector v, object indices):
     """Return a Vector of the elements of `v` numbered `indices`, a range."""
-    cdef Vector part = Vector.__new__(Vector)
+    cdef Vector part = new_vector()
     cdef Operands x = elements(v, 0)
     cdef uint32_t n = <uint32_t>len(indices)
     cdef uint32_t i
@@ -394,7 +418,7 @@ cdef class Matrix(Handle):
 
     def __getitem__(self, index):
         """Return row `index`, a Vector of the same leaves."""
-        cdef Vector row = Vector.__new__(Vector)
+        cdef Vector row = new_vector()
         cdef Py_ssize_t i = index
         if i < 0:
             i += self.rows
@@ -449,7 +473,7 @@ cdef class Matrix(Handle):
         v = as_vector(x)
         if v.n != self.columns:
             raise ValueError(f"a Matrix of {self.columns} columns needs a vector of {self.columns}, got {v.n}")
-        result = Vector.__new__(Vector)
+        result = new_vector()
         reserve(tape, self.rows)
         if v.listed != NULL:
             reserve_listed(tape, self.rows * (2 * <size_t>v.n + BLOCK_END))
