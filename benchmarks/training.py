@@ -25,7 +25,7 @@ NOTES = {
     "order": "topological order: a backward() that is refused once the order is known, 0.002 ms of it the refusal",
     "propagation": "the rest of backward, document by document",
     "calls": "the same calls on a model of width 1 and two tokens: next to no arithmetic",
-    "loss kept": "until the loss of the next step is there, as in microgpt.py, for all but the first step of a turn; both engines",
+    "loss kept": "until that of the next step is there, as in microgpt.py; on both engines, for all but the first step of a turn",
     "middle half": "of all steps, whose documents have 3 to 14 positions",
 }
 

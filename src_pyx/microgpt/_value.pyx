@@ -7,8 +7,8 @@ from microgpt cimport _graph
 from microgpt._ops cimport evaluate, name_of, operand, operand_count, partial
 from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, COS, CUSTOM, EXP, LEAF, LOG, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU,
-    SIGMOID, SIN, SPARES, SQRT, TANH, Handle, Spares, anchor, anchor_new, custom_words, keep_spare, new_stamp, partials, put_block,
-    put_constant, put_leaf, put_pair, reserve, reserve_listed, take_spare, tape
+    SIGMOID, SIN, SPARES, SQRT, TANH, Handle, Spares, anchor, anchor_new, custom_words, keep_spare, new_stamp, partials,
+    put_block, put_constant, put_leaf, put_pair, reserve, reserve_listed, take_spare, tape
 )
 
 from numbers import Real

@@ -4,10 +4,12 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject, destructor
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
 
-from microgpt._runs cimport Operands, at, put_constant_run, put_dot, put_pair_run, put_product, put_sum, put_unary_run, run, same
+from microgpt._runs cimport (
+    Operands, at, put_constant_run, put_dot, put_pair_run, put_product, put_sum, put_unary_run, run, same
+)
 from microgpt._tape cimport (
-    ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, LEAF, LIVE, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SPARES, Spares, Tape, anchor,
-    keep_spare, new_stamp, put_leaf, reserve, reserve_listed, take_spare, tape
+    ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, LEAF, LIVE, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SPARES, Spares, Tape,
+    anchor, keep_spare, new_stamp, put_leaf, reserve, reserve_listed, take_spare, tape
 )
 from microgpt._value cimport Value, as_number, inverse, new_value, node, number, unary, value_of
 
