@@ -113,4 +113,4 @@ def rewrite(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(build_parser(), rewrite, None))
+    sys.exit(run(build_parser, rewrite, None))

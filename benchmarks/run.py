@@ -109,4 +109,4 @@ def benchmark(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run(build_parser(), benchmark, None))
+    sys.exit(run(build_parser, benchmark, None))

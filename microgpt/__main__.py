@@ -45,7 +45,7 @@ def show(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    return run(build_parser(), show, argv)
+    return run(build_parser, show, argv)
 
 
 if __name__ == "__main__":

@@ -73,14 +73,26 @@ def prepare_streams() -> None:
         sys.stdout.reconfigure(encoding="utf-8")
 
 
-def run(parser: Parser, command: Callable[[argparse.Namespace], int | None], argv: Sequence[str] | None) -> int:
-    """Run `command` on the arguments and return the exit status.
+def drop_output() -> None:
+    """Where standard output cannot be written, keep the interpreter from trying again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run(
+    build_parser: Callable[[], Parser], command: Callable[[argparse.Namespace], int | None], argv: Sequence[str] | None
+) -> int:
+    """Run `command` on the arguments, as the parser reads them, and return the exit status.
 
     It is what `command` returns, 0 for None; 1 if the reader of standard output went away, 130 after an interrupt. What the user
     can mend ends in one line on standard error and exit status 2.
     """
-    prepare_streams()
+    parser = Parser()
     try:
+        prepare_streams()
+        parser = build_parser()
         args = parser.parse_args(argv)
         for name, value in vars(args).items():
             if value == []:  # what argparse of Python 3.11 makes of --flag=--
@@ -91,12 +103,12 @@ def run(parser: Parser, command: Callable[[argparse.Namespace], int | None], arg
         tell("interrupted")
         return 130
     except BrokenPipeError:
-        # The reader of standard output is gone; keep the interpreter from writing to it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return 1
     except MemoryError as error:
         parser.error(f"not enough memory: {error}")
     except OSError as error:
+        drop_output()
         parser.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except ValueError as error:
         parser.error(str(error))

@@ -60,6 +60,7 @@ def save(path: str, trainer: Trainer, source: Source) -> None:
         tensors["training.losses"] = (len(trainer.losses),), trainer.losses
     metadata["training"] = {
         "step": len(trainer.losses),
+        "finished": trainer.finished,
         "settings": asdict(trainer.settings),
         "source": asdict(source),
         "validations": list(trainer.validations.items()),
@@ -75,6 +76,8 @@ def load(path: str) -> Saved:
     if training is None:
         raise ValueError(f"{path} holds a model but no training run to resume")
     with refusals(path):
+        if not isinstance(training["finished"], bool):
+            raise TypeError(f"finished is {training['finished']!r}")
         return Saved(path, Settings(**training["settings"]), Source(**training["source"]), tensors, metadata)
 
 

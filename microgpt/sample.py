@@ -46,10 +46,16 @@ def load(path: str) -> tuple[GPT, CharTokenizer]:
         return GPT.from_checkpoint(tensors, metadata), CharTokenizer.from_checkpoint(metadata)
 
 
+def known_documents(path: str, block_size: int) -> set[str]:
+    """Return the documents of a file, cut as training cuts them. OSError or ValueError if it is no text."""
+    with open(path, "rb") as file:
+        return {document[:block_size].strip() for document in data.documents_of(file, path)}
+
+
 def sample(args: argparse.Namespace) -> None:
     """Print the documents that `args` ask for."""
     model, tokenizer = load(args.model)
-    known = None if args.novel is None else set(data.load_file(args.novel))
+    known = None if args.novel is None else known_documents(args.novel, model.config.block_size)
     rng = random.Random(args.seed)
     options = {"temperature": args.temperature, "top_k": args.top_k, "prompt": args.prompt, "max_length": args.max_length}
     for _ in range(args.count):
@@ -60,7 +66,7 @@ def sample(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    return run(build_parser(), sample, argv)
+    return run(build_parser, sample, argv)
 
 
 if __name__ == "__main__":

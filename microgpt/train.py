@@ -55,21 +55,29 @@ def train(args: argparse.Namespace) -> int:
                 # Nobody reads standard output, or the disk of the log is full: what is learned is kept all the same.
                 if args.save is not None:
                     resume.save(args.save, trainer, source)
+                    if not args.quiet:
+                        tell(f"stopped after step {len(trainer.losses)} of {settings.steps}; {way_on(args)}")
                 raise
             seconds = time.perf_counter() - begun
             written = [] if log is None else [args.log]
-            if args.save is not None and (len(trainer.losses) > first or args.save != args.resume):
-                resume.save(args.save, trainer, source)
-                written.append(args.save)
-            if args.plot is not None:
-                plot(args.plot, trainer.losses, trainer.validations)
-                written.append(args.plot)
-    if signals:
+            failure = None
+            try:
+                if args.save is not None and (len(trainer.losses) > first or args.save != args.resume):
+                    resume.save(args.save, trainer, source)
+                    written.append(args.save)
+                if args.plot is not None:
+                    plot(args.plot, trainer.losses, trainer.validations)
+                    written.append(args.plot)
+            except OSError as error:
+                failure = error  # the samples come first: they are all that is left of the run
+    if signals and failure is None:
         tell(f"interrupted after step {len(trainer.losses)} of {settings.steps}; {way_on(args)}")
         return 128 + signals[0]
     if not args.quiet:
         summarise(trainer, len(trainer.losses) - first, seconds, written)
     print_samples(trainer)
+    if failure is not None:
+        raise failure
     if not args.quiet:
         tell(f"{time.perf_counter() - started:.2f} s in all")
     return 0
@@ -77,7 +85,12 @@ def train(args: argparse.Namespace) -> int:
 
 def start(args: argparse.Namespace, settings: Settings, saved: resume.Saved | None) -> tuple[Trainer, resume.Source]:
     """Return the run at its start, or where it was saved, and the source of its documents. ValueError if they are others now."""
-    documents = load_documents(args)
+    try:
+        documents = load_documents(args)
+    except FileNotFoundError as error:
+        if saved is None:
+            raise
+        raise ValueError(f"{error.filename}, the text of {saved.path}, is not there: say where with --data") from None
     # Only a file needs the fingerprint, which takes longer than some steps.
     sha256 = "" if args.save is None else resume.fingerprint(documents)
     source = resume.Source(args.data, args.dataset, len(documents), sha256)
@@ -106,7 +119,9 @@ def warn_of_long(documents: Sequence[str], block_size: int) -> None:
     """Say how many documents are cut: those with more predictions than block_size, the closing BOS included."""
     cut = sum(len(document) + 1 > block_size for document in documents)
     if cut:
-        tell(f"warning: {cut} of {len(documents)} documents are cut, block size {block_size} is too short")
+        longest = max(map(len, documents)) + 1
+        too_short = f"block size {block_size} is too short: the longest needs {longest}"
+        tell(f"warning: {cut} of {len(documents)} documents are cut, {too_short}")
 
 
 def fit(trainer: Trainer, args: argparse.Namespace, source: resume.Source, log: TextIO | None, signals: Sequence[int]) -> None:
@@ -186,7 +201,7 @@ def print_samples(trainer: Trainer) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    return run(build_parser(), train, argv)
+    return run(build_parser, train, argv)
 
 
 if __name__ == "__main__":

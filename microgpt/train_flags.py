@@ -13,7 +13,7 @@ from typing import Any
 from microgpt.cli import Parser, real_number, whole_number
 from microgpt.files import check_writable
 from microgpt.plot import check_plot
-from microgpt.resume import Saved
+from microgpt.resume import Saved, load
 from microgpt.sampler import MIN_TEMPERATURE
 from microgpt.schedule import SCHEDULES
 from microgpt.trainer import MAX_VALIDATED, Settings
@@ -69,7 +69,8 @@ def build_parser() -> Parser:
 
     group = parser.add_argument_group("samples")
     setting("--samples", "documents to print at the end", type=whole_number(0))
-    setting("--temperature", "of the samples; below 1 is more cautious", "T", type=real_number(MIN_TEMPERATURE))
+    temperature = real_number(MIN_TEMPERATURE, or_zero=True)
+    setting("--temperature", "of the samples; low is cautious, 0 takes the likeliest character each time", "T", type=temperature)
 
     group = parser.add_argument_group("files")
     group.add_argument("--save", metavar="FILE", help="write the run to FILE (safetensors) at the end and when interrupted")
@@ -139,9 +140,26 @@ def prepare_files(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name} and --{other} are the same file, {path}")
     if args.save is not None:
         check_writable(args.save)
+        if args.resume is None or not same_file(args.save, args.resume):
+            check_replaceable(args.save)
     if args.plot is not None:
         check_writable(args.plot)
         check_plot(args.plot)
+
+
+def check_replaceable(path: str) -> None:
+    """Raise ValueError if saving to `path` would lose something else than a finished run."""
+    if not os.path.exists(path):
+        return
+    remedy = "choose another file, or remove it first"
+    try:
+        training = load(path).metadata["training"]
+    except ValueError:
+        raise ValueError(f"--save {path} would replace a file that is no training run: {remedy}") from None
+    if not training["finished"]:
+        raise ValueError(
+            f"--save {path} would replace a run stopped at step {training['step']}: go on with --resume, or {remedy}"
+        )
 
 
 def same_file(path: str, other: str) -> bool:

@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from microgpt._value import Value
 from microgpt.model import GPT, GPTConfig
 from microgpt.optim import Adam
 from microgpt.schedule import learning_rate
@@ -117,15 +118,19 @@ class Trainer:
 
     def backward(self, document: str, weight: float) -> float:
         """Add the gradients of `weight` times the loss of `document`, which is returned. The graph is gone then."""
-        loss = self.model.loss(self.tokenizer.encode(document))
+        loss = self.loss(document)
         check_finite(loss.data)
         (loss if weight == 1 else weight * loss).backward()
         return loss.data
 
+    def loss(self, document: str) -> Value:
+        """Return the loss of `document`, of which only as much is encoded as the model has positions for."""
+        return self.model.loss(self.tokenizer.encode(document[: self.config.block_size]))
+
     def validation_loss(self) -> float:
         """Return the mean loss of the held-out documents, the first MAX_VALIDATED of them if there are more."""
         documents = self.documents[self.n_training : self.n_training + MAX_VALIDATED]
-        loss = mean([self.model.loss(self.tokenizer.encode(document)).data for document in documents])
+        loss = mean([self.loss(document).data for document in documents])
         check_finite(loss)
         return loss
 

@@ -207,6 +207,44 @@ def test_full_disk_of_the_log_does_not_cost_the_training(main: Any) -> None:
     assert Path("a.jsonl").read_bytes() == Path("b.jsonl").read_bytes()
 
 
+def test_what_is_worth_keeping_is_not_replaced(main: Any) -> None:
+    Path("poem.txt").write_text("not a run")
+    status, _, err = main(*TINY, "--save", "poem.txt")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "poem.txt would replace a file that is no training run" in err
+    process = start("--steps", "100000", "--save", "a.safetensors", "--save-every", "10", "--quiet")
+    while not os.path.exists("a.safetensors"):
+        assert process.poll() is None
+    process.kill()
+    process.communicate(timeout=30)
+    before = Path("a.safetensors").read_bytes()
+    status, _, err = main(*TINY, "--save", "a.safetensors")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "a.safetensors would replace a run stopped at step" in err
+    assert Path("a.safetensors").read_bytes() == before
+    for _ in range(2):  # a finished run can be made again
+        assert main(*TINY, "--steps", "2", "--save", "b.safetensors")[0] == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full disk as on Linux")
+def test_full_disk_of_standard_output_is_told_in_one_line() -> None:
+    command = [sys.executable, "-m", "microgpt.train", "--data", "text.txt", "--steps", "5", "--quiet"]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    assert result.stderr == "python -m microgpt.train: error: [Errno 28] No space left on device\n"
+
+
+def test_samples_are_printed_though_the_run_cannot_be_saved(main: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: str, *_: Any) -> None:
+        raise OSError(28, "No space left on device", path)
+
+    monkeypatch.setattr(resume, "save", full)
+    status, out, err = main(*TINY, "--steps", "3", "--save", "a.safetensors", "--samples", "2", "--quiet")
+    assert (status, err) == (2, "python -m microgpt.train: error: a.safetensors: No space left on device\n")
+    assert out[-1].startswith("sample  2: ")
+
+
 def test_interrupt_while_sampling_loses_nothing(main: Any) -> None:
     process = start("--steps", "5", "--save", "a.safetensors", "--quiet", "--samples", "100000000")
     assert process.stdout is not None
@@ -322,7 +360,7 @@ def test_resume_refuses_in_one_line(arguments: list[str], words: str, main: Any)
 def test_data_that_moved_are_named_anew(main: Any) -> None:
     _, straight, _ = main(*TINY, "--steps", "10", "--save", "a.safetensors")
     os.rename("text.txt", "moved.txt")
-    assert "text.txt: No such file" in main("--resume", "a.safetensors")[2]
+    assert "text.txt, the text of a.safetensors, is not there: say where with --data" in main("--resume", "a.safetensors")[2]
     assert main("--resume", "a.safetensors", "--data", "moved.txt")[1][-4:] == straight[-4:]
 
 

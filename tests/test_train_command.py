@@ -176,7 +176,7 @@ FILES = [value for value in VALUES if value not in ("", "--", "9" * 5000)]
 ACCEPTED = {
     **dict.fromkeys(("--warmup", "--seed", "--samples"), ZERO),
     **dict.fromkeys(("--learning-rate", "--clip-grad"), POSITIVE),
-    "--temperature": ["1.5", "1e3", "1" * 30],
+    "--temperature": ["0", "-0", "0.0", "1.5", "1e3", "1" * 30],
     "--weight-decay": [*POSITIVE, *ZERO, "0.0"],
     "--validation": ["1e-9", *ZERO, "0.0"],
     **dict.fromkeys(("--save", "--resume", "--log"), FILES),  # --resume finds what --save has written
