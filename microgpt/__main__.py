@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import microgpt
-from microgpt.cli import Parser, run
+from microgpt.cli import Parser, run, shorten
 
 # Of each command what its own --help says first, here because importing them all to list them would take longer.
 COMMANDS = {
@@ -31,12 +31,20 @@ def build_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     return parser
 
 
 def show(args: argparse.Namespace) -> None:
     """Print the version, or the commands."""
+    if args.command is not None:
+        one = (
+            f"python -m microgpt.{args.command}"
+            if args.command in COMMANDS
+            else "one of the commands that python -m microgpt lists"
+        )
+        raise ValueError(f"there is no command {shorten(args.command)} here, use {one}")
     if args.version:
         print(f"microgpt-cython {microgpt.__version__}")
     else:

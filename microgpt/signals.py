@@ -33,7 +33,9 @@ def noted_signals() -> Iterator[list[int]]:
             for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP, which tells that the terminal is gone
                 number = getattr(signal, name, None)
                 if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    handlers[number] = signal.signal(number, note)
+                    handlers[number] = signal.getsignal(number)
+            for number in list(handlers):
+                signal.signal(number, note)
         yield noted
     finally:
         restore()

@@ -51,8 +51,8 @@ def train(args: argparse.Namespace) -> int:
         with noted_signals() as signals:
             try:
                 fit(trainer, args, source, log, signals)
-            except OSError:
-                # Nobody reads standard output, or the disk of the log is full: what is learned is kept all the same.
+            except (OSError, MemoryError):
+                # Nobody reads standard output, the disk of the log is full, ...: what is learned is kept all the same.
                 if args.save is not None:
                     resume.save(args.save, trainer, source)
                     if not args.quiet:

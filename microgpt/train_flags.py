@@ -124,7 +124,8 @@ def check_same_run(given: Mapping[str, Any], saved: Saved) -> None:
         more_steps = name == "steps" and saved.settings.schedule == "constant" and value > before
         if value != before and name not in FREE_ON_RESUME and not more_steps:
             run = f"no {flag_of(name)}" if before is None else f"{flag_of(name)} {before}"
-            raise ValueError(f"{flag_of(name)} {value} contradicts {saved.path}, a run with {run}")
+            remedy = "; more steps can be asked for where the schedule is constant" if name == "steps" else ""
+            raise ValueError(f"{flag_of(name)} {value} contradicts {saved.path}, a run with {run}{remedy}")
 
 
 def flag_of(name: str) -> str:
@@ -173,8 +174,13 @@ def way_on(args: argparse.Namespace) -> str:
     """Return how to go on with an interrupted run."""
     if args.save is None:
         return "nothing is saved without --save"
-    words = ["--resume", args.save]
+    words = ["--resume", as_argument(args.save)]
     for name in ("save_every", "log", "plot"):
         if getattr(args, name) is not None:
-            words += [flag_of(name), str(getattr(args, name))]
+            words += [flag_of(name), as_argument(str(getattr(args, name)))]
     return f"to go on: {PROGRAM} {shlex.join(words + ['--quiet'] * args.quiet)}"
+
+
+def as_argument(path: str) -> str:
+    """Return `path` so that it is not taken for a flag."""
+    return os.path.join(os.curdir, path) if path.startswith("-") else path

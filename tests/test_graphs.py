@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -302,3 +304,59 @@ def test_what_the_root_does_not_reach_passes_nothing_on() -> None:
         return [v.grad for v in [*x, *y, *gates]]
 
     assert bits(run(microgpt)) == bits(run(reference))
+
+
+def listed_dots(engine: Engine, pairs: int, place: int, levels: int, n: int) -> list[float]:
+    """Dots that are alike, with one varying operand, that of pair `place`; and dots of those, level by level."""
+    fixed = [engine.Value(math.sin(i + 1)) for i in range(2 * pairs + 3)]
+    varying = [engine.Value(math.cos(i)) for i in range(n)]
+    leaves = [*fixed, *varying]
+    for level in range(levels):
+        varying = [engine.tanh(v) for v in varying]
+        columns = [fixed[(7 * i + level) % len(fixed)] for i in range(2 * pairs)]
+        rows = [[*columns[:place], v, *columns[place + 1 :]] for v in varying]
+        varying = [dot(engine, row[::2], row[1::2]) for row in rows]
+    add_up(engine, varying).backward()
+    return [v.grad for v in leaves]
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+@pytest.mark.parametrize(("pairs", "place"), [(2, 1), (2, 3), (3, 0), (15, 29), (16, 7), (17, 30), (33, 65)])
+def test_listed_dots_that_are_alike(pairs: int, place: int, levels: int) -> None:
+    """The varying operand uses what the dots use before it, and there are as many operands as the search keeps apart."""
+    for n in (2, 3, 9):
+        ours, theirs = (listed_dots(engine, pairs, place, levels, n) for engine in (microgpt, reference))
+        assert bits(ours) == bits(theirs)
+
+
+def test_operand_used_before_and_below_a_listed_dot() -> None:
+    def run(engine: Engine) -> list[float]:
+        x = [engine.Value(v) for v in (0.3, 0.7, -0.1)]
+        add_up(engine, [dot(engine, [x[0], engine.tanh(v)], [x[1], x[2]]) for v in x]).backward()
+        h = [engine.tanh(v) for v in x]
+        add_up(engine, [dot(engine, [x[0], v], [x[1], x[2]]) for v in h]).backward()
+        return [v.grad for v in x]
+
+    assert bits(run(microgpt)) == bits(run(reference))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda v: (v - 0.25) * (v - 0.5),
+        lambda v: microgpt.tanh(v) * microgpt.sigmoid(v),
+        lambda v: v + microgpt.tanh(v),
+        lambda v: microgpt.tanh(v[::-1]),
+        lambda v: reduce(lambda x, _: microgpt.sigmoid(x), range(12), v),
+    ],
+)
+def test_cost_of_backward_is_proportional_to_the_graph(build: Callable[[Any], Any]) -> None:
+    """Operands that are not alike are not looked at again and again: that took a second for 40,000."""
+
+    def seconds(n: int) -> float:
+        root = build(microgpt.Vector([i / n for i in range(n)])).sum()
+        start = time.process_time()
+        root.backward()
+        return time.process_time() - start
+
+    assert min(seconds(40_000) for _ in range(3)) < 16 * min(seconds(10_000) for _ in range(3)) / 2 + 0.002

@@ -60,6 +60,7 @@ cdef int backward(Tape *t, uint32_t root) except -1:
 
 cdef int propagate_all(Tape *t, uint32_t root, bint split) except -1:
     cdef size_t k
+    cdef size_t work = 0
     cdef uint32_t i
     cdef double g
     cdef double *data = t.data
@@ -69,7 +70,9 @@ cdef int propagate_all(Tape *t, uint32_t root, bint split) except -1:
     refuse_any_stale(t)
     grad[root] = 1.0
     for k in range(search.length, 0, -1):
-        if k % BETWEEN_SIGNALS == 0:
+        work += order[k - 1].count
+        if work >= BETWEEN_SIGNALS:
+            work = 0
             PyErr_CheckSignals()    # a handler may make nodes, for which the arrays may move
             data = t.data
             grad = t.grad

@@ -7,6 +7,7 @@ from microgpt._tape cimport DOT, DOT_LISTED, SUM, Tape
 cdef struct Step:
     uint32_t id                     # a node on the path from the root to where the search is
     uint32_t next                   # the operand to look at next; those before are OPEN
+    uint32_t limit                  # operands that `take` may look at next time
 
 cdef struct Run:
     uint32_t first                  # nodes [first, first + count), one or several that `take` found alike
@@ -29,7 +30,7 @@ cdef struct Search:                 # its arrays are owned here and freed by `fr
 cdef Search search
 
 cdef enum:
-    BETWEEN_SIGNALS = 1 << 16       # nodes or turns, about a millisecond, between two looks at pending signals
+    BETWEEN_SIGNALS = 1 << 16       # nodes between two looks at pending signals: a millisecond, more where dots are long
 
 cdef int arrange(Tape *t, uint32_t root) except -1
 cdef void forget(Tape *t) noexcept nogil

@@ -18,6 +18,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
+from microgpt._ops cimport apart
 from microgpt._tape cimport (
     CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, SEEN, SUM, UNSEEN, Node, Tape, reallocate
 )
@@ -45,7 +46,7 @@ cdef int make_room(size_t n, bint split) except -1:
     return 0
 
 
-cdef inline void add(uint32_t first, uint32_t count) noexcept nogil:
+cdef inline void append_run(uint32_t first, uint32_t count) noexcept nogil:
     search.order[search.length].first = first
     search.order[search.length].count = count
     search.length += 1
@@ -56,7 +57,7 @@ cdef inline void add_segment(uint32_t id, uint32_t low, uint32_t high, bint spli
     if split:
         search.segment[search.length].low = low
         search.segment[search.length].high = high
-    add(id, 1)
+    append_run(id, 1)
 
 
 cdef inline void ascend(uint32_t low, uint32_t high, bint split) noexcept nogil:
@@ -93,6 +94,7 @@ cdef inline bint descend(Tape *t, uint32_t id, bint split) noexcept nogil:
         return True
     search.path[search.depth].id = id
     search.path[search.depth].next = 0
+    search.path[search.depth].limit = FIRST_TRY
     search.depth += 1
     return False
 
@@ -105,8 +107,11 @@ cdef inline void mark_run(Tape *t, uint32_t start, uint32_t n, uint8_t seen) noe
 
 
 cdef enum:
-    LEVELS = 4                      # of nodes that `take` adds at once, each computed from the one below
-    SPANS = 128                     # of SEEN operands that it keeps apart
+    LEVELS = 8                      # of nodes that `take` adds at once, each computed from the one below
+    COLUMNS = 32                    # spans of SEEN operands that one level may use
+    SPANS = 1 + LEVELS * COLUMNS    # and all of them, with the one that their parent uses
+    FIRST_TRY = 64                  # operands of a sum or dot that `take` looks at first, and after it found few alike
+    LATER_TRY = 16
 
 cdef struct Taken:
     uint32_t n                      # nodes in each level
@@ -117,7 +122,7 @@ cdef struct Taken:
     uint32_t above                  # how many of the spans are used by the levels above the last one
 
 
-cdef inline void note(Taken *taken, uint32_t start, uint32_t length) noexcept nogil:
+cdef inline void note_span(Taken *taken, uint32_t start, uint32_t length) noexcept nogil:
     taken.start[taken.spans] = start
     taken.length[taken.spans] = length
     taken.spans += 1
@@ -126,9 +131,9 @@ cdef inline void note(Taken *taken, uint32_t start, uint32_t length) noexcept no
 cdef inline bint is_used_above(Taken *taken, uint32_t start, uint32_t length) noexcept nogil:
     """Note that the last level uses [start, start + length), and return whether a level above uses some of it."""
     cdef uint32_t k
-    note(taken, start, length)
+    note_span(taken, start, length)
     for k in range(taken.above):
-        if start < taken.start[k] + taken.length[k] and taken.start[k] < start + length:
+        if not apart(start, length, taken.start[k], taken.length[k]):
             return True
     return False
 
@@ -145,7 +150,7 @@ cdef inline bint use(Tape *t, Taken *taken, uint32_t id, uint32_t step) noexcept
             if step > 1 or is_used_above(taken, id, taken.n if step == 1 else 1):
                 taken.n = 1
         return True
-    if taken.below != 0 or t.seen[id] != UNSEEN:
+    if t.seen[id] != UNSEEN or (taken.below != 0 and taken.below != id):
         return False
     if step != 1:
         taken.n = 1
@@ -179,8 +184,9 @@ cdef inline bint use_operands(Tape *t, Taken *taken, uint32_t id) noexcept nogil
         step_b = node[1].argument.pair.b - node.argument.pair.b
     if node.op <= LAST_BINARY:
         return use(t, taken, node.a, step_a) and (node.op <= LAST_UNARY or use(t, taken, node.argument.pair.b, step_b))
-    if taken.n > 1 and node.op == DOT_LISTED and 2 * length < SPANS // 2:
-        return use_columns(t, taken, node)
+    if taken.n > 1 and node.op == DOT_LISTED and 2 * length <= COLUMNS:
+        # A single listed dot would have to mark the operands before the one that leads on: left to the search.
+        return use_columns(t, taken, node) and (taken.n > 1 or taken.below == 0)
     if skip_seen(t, id, 0) != length:
         return False
     if taken.n > 1:
@@ -209,10 +215,10 @@ cdef bint use_columns(Tape *t, Taken *taken, const Node *node) noexcept nogil:
     return True
 
 
-cdef inline uint32_t siblings(Tape *t, uint32_t parent, uint32_t k, uint32_t child, Taken *taken) noexcept nogil:
+cdef inline uint32_t siblings(Tape *t, uint32_t parent, uint32_t k, uint32_t limit, uint32_t child, Taken *taken) noexcept nogil:
     """Return how many operands of `parent` follow on `child`, of pair `k`, node after node, in a dot beside SEEN ones."""
     cdef const Node *node = &t.node[parent]
-    cdef uint32_t left = node.argument.pair.n - k
+    cdef uint32_t left = min(limit, node.argument.pair.n - k)
     cdef uint32_t other
     if node.op == SUM or (node.op == DOT and node.a == node.argument.pair.b):
         return left
@@ -220,35 +226,40 @@ cdef inline uint32_t siblings(Tape *t, uint32_t parent, uint32_t k, uint32_t chi
         return 1
     other = node.a + node.argument.pair.b + 2 * k - child
     left = <uint32_t>count_marks(&t.seen[other], SEEN, left)
-    note(taken, other, left)
+    note_span(taken, other, left)
     return max(1, left)
 
 
-cdef bint take(Tape *t, uint32_t parent, uint32_t k, uint32_t child) noexcept nogil:
+cdef uint32_t take(Tape *t, uint32_t parent, uint32_t k, uint32_t child, uint32_t limit) noexcept nogil:
     """Add the UNSEEN `child`, of pair `k` of `parent`, and the UNSEEN nodes below it, if each is computed from one other of
-    them; and as many of the operands that follow in `parent` as are computed likewise, run by run. False if none was added.
+    them; and as many of the operands that follow in `parent` as are computed likewise, run by run, `limit` at most.
+    Return how many operands were added, 0 if none.
 
     The search would take operand by operand, each after what is below it. Every child gets its contributions in the same
-    order all the same: a node of one run is used by one node of the run above, and no two runs use the same SEEN node.
+    order all the same: a node of one run is used by one node of the run above, and no two runs use the same SEEN node. Where
+    that fails, for one operand alone the order is the search's own; but a listed dot with operands before the one that leads
+    on is left to the search, which marks them OPEN.
     """
     cdef Taken taken
     cdef uint32_t level[LEVELS]
     cdef uint32_t depth = 0
+    cdef bint listed = False        # whether a level above is of listed dots
     taken.spans = taken.above = 0
-    taken.n = siblings(t, parent, k, child, &taken)
+    taken.n = min(limit, siblings(t, parent, k, limit, child, &taken))
     while depth < LEVELS:
         level[depth] = child
         depth += 1
-        if not use_operands(t, &taken, child):
-            return False
+        if not use_operands(t, &taken, child) or (listed and taken.n == 1):
+            return 0
+        listed |= t.node[child].op == DOT_LISTED and taken.below != 0
         if taken.below == 0:
             while depth > 0:
                 depth -= 1
                 mark_run(t, level[depth], taken.n, SEEN)
-                add(level[depth], taken.n)
-            return True
+                append_run(level[depth], taken.n)
+            return taken.n
         child = taken.below
-    return False
+    return 0
 
 
 cdef inline void mark(Tape *t, uint32_t i, uint32_t low, uint32_t high, uint8_t seen) noexcept nogil:
@@ -268,7 +279,7 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
     """Fill `search.order` with the computed nodes that `root` reaches. Return 0 where sums must be split and are not, else 1."""
     cdef Step *step
     cdef const Node *node
-    cdef uint32_t i, k, child
+    cdef uint32_t i, k, child, taken
     cdef uint8_t op
     cdef size_t turns = 0
     search.length = 0
@@ -278,7 +289,8 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
     descend(t, root, split)
     while search.depth > 0:
         turns += 1
-        if turns % BETWEEN_SIGNALS == 0:
+        if turns >= BETWEEN_SIGNALS:
+            turns = 0
             PyErr_CheckSignals()
         step = &search.path[search.depth - 1]
         i = step.id
@@ -319,8 +331,16 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
             else:
                 mark(t, i, step.next, k, OPEN)
         step.next = k
-        if split or not take(t, i, k, child):
+        taken = 0 if split else take(t, i, k, child, step.limit)
+        if taken == 0:
             descend(t, child, split)
+        turns += taken
+        # What `take` looks at in vain stays in proportion to what it adds. The first operand does not count: much of what
+        # is below it is below the others, too.
+        if taken == step.limit:
+            step.limit *= 2
+        elif k > 0 and taken + k < operands(t, i):
+            step.limit = max(<uint32_t>LATER_TRY, 4 * taken)
     return True
 
 

@@ -13,7 +13,7 @@ cdef extern from *:
     /* Return the one reference to an object that had none, as PyObject_Init does, which other builds of Python need. */
     static inline PyObject *revive(PyObject *dead)
     {
-    #if defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS) || defined(Py_GIL_DISABLED)
+    #if defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS)
         return PyObject_Init(dead, Py_TYPE(dead));
     #else
         Py_SET_REFCNT(dead, 1);
@@ -28,7 +28,7 @@ cdef extern from *:
 cdef enum:
     UNSEEN = 0                      # a computed node that the depth-first search has not reached
     SEEN = 1                        # reached; always so for a leaf, which has nothing below it
-    OPEN = 3                        # seen, and an operand already passed by a sum or dot still open (_graph.pyx)
+    OPEN = 3                        # seen, and an operand already passed by a sum or dot still open (_order.pyx)
     LIVE = 4                        # added while collecting: a handle reaches the node
 
 cdef enum Op:

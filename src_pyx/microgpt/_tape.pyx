@@ -46,7 +46,7 @@ cdef inline bint eight_without_handle(const Tape *t, uint32_t i) noexcept:
                 | <size_t>handle[4] | <size_t>handle[5] | <size_t>handle[6] | <size_t>handle[7])
 
 
-cdef inline void mark_run(Tape *t, uint32_t start, uint32_t n) noexcept:
+cdef inline void mark_live(Tape *t, uint32_t start, uint32_t n) noexcept:
     cdef uint32_t i
     for i in range(start, start + n):
         t.seen[i] |= LIVE
@@ -63,9 +63,9 @@ cdef void mark_operands(Tape *t, uint32_t i) noexcept:
         if op > LAST_UNARY:
             t.seen[t.node[i].argument.pair.b] |= LIVE
     elif op == SUM or op == DOT:
-        mark_run(t, a, t.node[i].argument.pair.n)
+        mark_live(t, a, t.node[i].argument.pair.n)
         if op == DOT:
-            mark_run(t, t.node[i].argument.pair.b, t.node[i].argument.pair.n)
+            mark_live(t, t.node[i].argument.pair.b, t.node[i].argument.pair.n)
     else:
         for k in range(listed(t, i)):
             t.seen[t.pool[a + k]] |= LIVE
@@ -286,7 +286,12 @@ cdef int grow_pool(Tape *t, size_t words) except -1:
 
 
 cdef uint64_t new_stamp(Tape *t) except 0:
-    """Return the stamp for leaves written now; a later call returns another if nodes were made in between."""
+    """Return the stamp for leaves written now; a later call returns another if nodes were made in between.
+
+    RuntimeError in the middle of a backward(), where a signal handler may call it: the partials would be wrong.
+    """
+    if t.fixed:
+        raise RuntimeError("leaves cannot be changed while backward() is running")
     if t.writes == 0 or t.write_top[t.writes - 1] != t.top:
         if t.writes == t.writes_capacity:
             reallocate(<void **>&t.write_clock, 2 * t.writes + 8, sizeof(uint64_t))

@@ -79,22 +79,22 @@ static inline size_t count_marks(const uint8_t *p, uint8_t mark, size_t n)
  * operands as far from those of the node before as in the second. */
 static inline size_t count_alike(const void *nodes, size_t n)
 {
-    const uint64_t *word = (const uint64_t *)nodes;
-    const uint64_t step_a = word[2] - word[0], step_argument = word[3] - word[1];
-    uint64_t differs;
-    size_t i = 2, k;
-    if (*(const uint32_t *)word != *(const uint32_t *)(word + 2))
+    const unsigned char *p = (const unsigned char *)nodes;
+    uint64_t first[4], step[2], now[2], before[2];
+    size_t i;
+    memcpy(first, p, sizeof first);
+    step[0] = first[2] - first[0];
+    step[1] = first[3] - first[1];
+    if (memcmp(p, p + 16, sizeof(uint32_t)) != 0) /* op */
         return 1;
-    for (; i + 4 <= n; i += 4) {
-        differs = 0;
-        for (k = 2 * i; k < 2 * i + 8; k += 2)
-            differs |= ((word[k] - word[k - 2]) ^ step_a) | ((word[k + 1] - word[k - 1]) ^ step_argument);
-        if (differs)
+    memcpy(before, p + 16, sizeof before);
+    for (i = 2; i < n; i++) {
+        memcpy(now, p + 16 * i, sizeof now);
+        if (((now[0] - before[0]) ^ step[0]) | ((now[1] - before[1]) ^ step[1]))
             break;
+        before[0] = now[0];
+        before[1] = now[1];
     }
-    for (; i < n; i++)
-        if (word[2 * i] - word[2 * i - 2] != step_a || word[2 * i + 1] - word[2 * i - 1] != step_argument)
-            break;
     return i;
 }
 
