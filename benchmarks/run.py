@@ -45,7 +45,7 @@ MODULES: dict[str, Any] = {
     "peers": peers,
 }
 ROUNDS = 15
-SCRIPT_STEPS = 5  # a round
+SCRIPT_STEPS = 20  # a round
 
 
 def run_section(section: str, rounds: int, *, full: bool) -> tuple[dict[str, Any], list[str]]:

@@ -7,7 +7,6 @@ from microgpt._tape cimport DOT, DOT_LISTED, SUM, Tape
 cdef struct Step:
     uint32_t id                     # a node on the path from the root to where the search is
     uint32_t next                   # the operand to look at next; those before are OPEN
-    uint32_t limit                  # operands that `take` may look at next time
 
 cdef struct Run:
     uint32_t first                  # nodes [first, first + count), one or several that `take` found alike
@@ -18,14 +17,13 @@ cdef struct Segment:
     uint32_t high
 
 cdef struct Search:                 # its arrays are owned here and freed by `free_large`
-    Run *order                      # the nodes, each after its children
+    Run *order                      # the nodes, each after its children; the path from the other end (`path`)
     Segment *segment                # of each entry of `order`, where sums are split
-    size_t length
-    Step *path
-    size_t depth
-    size_t order_room               # entries that fit into `order`
+    size_t length                   # of `order`
+    size_t depth                    # length of the path
+    uint32_t limit                  # operands of a sum or dot that `take` may look at next time
+    size_t room                     # entries and steps that fit into `order`
     size_t segment_room
-    size_t path_room
 
 cdef Search search
 

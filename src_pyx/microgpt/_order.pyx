@@ -33,17 +33,21 @@ cdef enum:
 
 cdef int make_room(size_t n, bint split) except -1:
     """Make room for a search below id `n`. Pages that the search does not reach are never touched."""
-    cdef size_t entries = 2 * n if split else n     # one per node, and one per node that is first reached from a sum
-    if n > search.path_room:
-        reallocate(<void **>&search.path, n, sizeof(Step))
-        search.path_room = n
-    if entries > search.order_room:
+    # Nodes are on the path or in the order, which grow towards each other. Split sums: two more, an entry per node and one per
+    # node that is first reached from a sum.
+    cdef size_t entries = 3 * n if split else n
+    if entries > search.room:
         reallocate(<void **>&search.order, entries, sizeof(Run))
-        search.order_room = entries
+        search.room = entries
     if split and entries > search.segment_room:
         reallocate(<void **>&search.segment, entries, sizeof(Segment))
         search.segment_room = entries
     return 0
+
+
+cdef inline Step *path(size_t depth) noexcept nogil:
+    """The step at `depth` of the path, 0 that of the root: from the end of the array of the order, whose items are as large."""
+    return <Step *>&search.order[search.room - 1 - depth]
 
 
 cdef inline void append_run(uint32_t first, uint32_t count) noexcept nogil:
@@ -63,7 +67,7 @@ cdef inline void add_segment(uint32_t id, uint32_t low, uint32_t high, bint spli
 cdef inline void ascend(uint32_t low, uint32_t high, bint split) noexcept nogil:
     """Leave the node at the end of the path: it follows its children in the order."""
     search.depth -= 1
-    add_segment(search.path[search.depth].id, low, high, split)
+    add_segment(path(search.depth).id, low, high, split)
 
 
 cdef inline uint32_t skip_seen(Tape *t, uint32_t i, uint32_t k) noexcept nogil:
@@ -92,9 +96,8 @@ cdef inline bint descend(Tape *t, uint32_t id, bint split) noexcept nogil:
     elif skip_seen(t, id, 0) == node.argument.pair.n:
         add_segment(id, 0, node.argument.pair.n, split)
         return True
-    search.path[search.depth].id = id
-    search.path[search.depth].next = 0
-    search.path[search.depth].limit = FIRST_TRY
+    path(search.depth).id = id
+    path(search.depth).next = 0
     search.depth += 1
     return False
 
@@ -111,7 +114,7 @@ cdef enum:
     COLUMNS = 32                    # spans of SEEN operands that one level may use
     SPANS = 1 + LEVELS * COLUMNS    # and all of them, with the one that their parent uses
     FIRST_TRY = 64                  # operands of a sum or dot that `take` looks at first, and after it found few alike
-    LATER_TRY = 16
+    LATER_TRY = 32
 
 cdef struct Taken:
     uint32_t n                      # nodes in each level
@@ -284,6 +287,7 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
     cdef size_t turns = 0
     search.length = 0
     search.depth = 0
+    search.limit = FIRST_TRY
     if t.node[root].op == LEAF:
         return True
     descend(t, root, split)
@@ -292,7 +296,7 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
         if turns >= BETWEEN_SIGNALS:
             turns = 0
             PyErr_CheckSignals()
-        step = &search.path[search.depth - 1]
+        step = path(search.depth - 1)
         i = step.id
         node = &t.node[i]
         op = node.op
@@ -331,16 +335,16 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
             else:
                 mark(t, i, step.next, k, OPEN)
         step.next = k
-        taken = 0 if split else take(t, i, k, child, step.limit)
+        taken = 0 if split else take(t, i, k, child, search.limit)
         if taken == 0:
             descend(t, child, split)
         turns += taken
         # What `take` looks at in vain stays in proportion to what it adds. The first operand does not count: much of what
         # is below it is below the others, too.
-        if taken == step.limit:
-            step.limit *= 2
+        if taken == search.limit:
+            search.limit *= 2
         elif k > 0 and taken + k < operands(t, i):
-            step.limit = max(<uint32_t>LATER_TRY, 4 * taken)
+            search.limit = max(<uint32_t>LATER_TRY, 4 * taken)
     return True
 
 
@@ -349,11 +353,11 @@ cdef void forget(Tape *t) noexcept nogil:
     cdef size_t k
     cdef uint32_t i
     for k in range(search.depth):
-        i = search.path[k].id
+        i = path(k).id
         if t.node[i].op > LAST_BINARY and t.node[i].op != CUSTOM:
-            mark(t, i, 0, search.path[k].next, SEEN)
+            mark(t, i, 0, path(k).next, SEEN)
     for k in range(search.depth):
-        t.seen[search.path[k].id] = UNSEEN
+        t.seen[path(k).id] = UNSEEN
     for k in range(search.length):
         mark_run(t, search.order[k].first, search.order[k].count, UNSEEN)
 
@@ -372,8 +376,7 @@ cdef int arrange(Tape *t, uint32_t root) except -1:
 cdef void free_large() noexcept:
     """Free scratch that is too large to keep for the next search."""
     global search
-    if search.order_room > LARGE:
+    if search.room > LARGE:
         free(search.order)
-        free(search.path)
         free(search.segment)
-        search = Search(NULL, NULL, 0, NULL, 0, 0, 0, 0)
+        search = Search(NULL, NULL, 0, 0, FIRST_TRY, 0, 0)
