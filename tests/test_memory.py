@@ -380,6 +380,33 @@ def test_interrupt_arrives_at_once_and_leaves_the_tape_usable(call: Callable[[Va
     assert x.grad == 1
 
 
+def test_signal_handler_cannot_change_leaves_in_the_middle() -> None:
+    """Partials are computed from the operands as backward goes: a leaf that changes below would make them wrong."""
+    x, y = chain(1_000_000)
+    start = time.perf_counter()
+    y.backward()
+    whole = time.perf_counter() - start
+    refused = []
+
+    def action() -> None:
+        try:
+            x.data = 5.0
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    for _ in range(20):
+        y.zero_grad()
+        before = x.data
+        with Alarm(0.5 * whole, action) as alarm:
+            y.backward()
+            while not alarm.rang:
+                pass
+        assert (x.grad, x.data) == (1.0, before) or not refused
+        if refused:
+            break
+    assert refused[0] == "leaves cannot be changed while backward() is running"
+
+
 def test_signal_handler_may_build_graphs_but_not_search_them() -> None:
     x, y = chain(1_000_000)
     other = Value(2.0)
