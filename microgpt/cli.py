@@ -95,7 +95,7 @@ def run(
         parser = build_parser()
         args = parser.parse_args(argv)
         for name, value in vars(args).items():
-            if value == []:  # what argparse of Python 3.11 makes of --flag=--
+            if value in ([], "--"):  # what argparse makes of --flag=--, older ones and newer ones
                 parser.error(f"argument --{name.replace('_', '-')}: expected one argument")
         status = command(args)
         sys.stdout.flush()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,15 @@ def signal_after(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Trainer, "step", with_signal)
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """SIGINT as in a terminal: a shell starts its background jobs with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize(
     ("flags", "numbers"),
     [
