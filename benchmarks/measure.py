@@ -83,16 +83,6 @@ def start() -> Start:
     return Start([tokenizer.encode(document) for document in documents[:STEPS]], tokenizer.vocab_size, rng.getstate())
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def machine() -> dict[str, Any]:
     """Return what the figures depend on: processor, Python, compiler and its flags."""
     # What the compiler wrote into the engine: with debug information its flags as well, else its version.

@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from measure import ROOT, write_atomically
+from measure import ROOT
 
 from microgpt.cli import Parser, run
+from microgpt.files import write_atomically
 
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results.json"

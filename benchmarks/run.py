@@ -25,6 +25,7 @@ import shapes
 import training
 
 from microgpt.cli import Parser, run, whole_number
+from microgpt.files import write_atomically
 
 SECTIONS = {  # title of each
     "training": "a training step, CPU ms",
@@ -101,11 +102,11 @@ def benchmark(args: argparse.Namespace) -> None:
         print("\ngoals", *lines, sep="\n")
     print(f"\n{time.perf_counter() - started:.0f} s")
     if args.json is not None:
-        measure.write_atomically(args.json, (json.dumps(results, indent=1) + "\n").encode())
+        write_atomically(args.json, (json.dumps(results, indent=1) + "\n").encode())
     if args.plot is not None:
         import plot  # here, because it needs matplotlib
 
-        measure.write_atomically(args.plot, plot.draw(results))
+        write_atomically(args.plot, plot.draw(results))
 
 
 if __name__ == "__main__":
