@@ -116,8 +116,6 @@ cdef int begin(Tape *t) except -1:
     if t.fixed:
         raise RuntimeError("another backward() or zero_grad() is still running")
     t.fixed = True
-    search.length = 0
-    search.depth = 0
     return 0
 
 

@@ -218,10 +218,10 @@ cdef bint use_columns(Tape *t, Taken *taken, const Node *node) noexcept nogil:
     return True
 
 
-cdef inline uint32_t siblings(Tape *t, uint32_t parent, uint32_t k, uint32_t limit, uint32_t child, Taken *taken) noexcept nogil:
+cdef inline uint32_t siblings(Tape *t, uint32_t parent, uint32_t k, uint32_t child, Taken *taken) noexcept nogil:
     """Return how many operands of `parent` follow on `child`, of pair `k`, node after node, in a dot beside SEEN ones."""
     cdef const Node *node = &t.node[parent]
-    cdef uint32_t left = min(limit, node.argument.pair.n - k)
+    cdef uint32_t left = min(search.limit, node.argument.pair.n - k)
     cdef uint32_t other
     if node.op == SUM or (node.op == DOT and node.a == node.argument.pair.b):
         return left
@@ -233,9 +233,9 @@ cdef inline uint32_t siblings(Tape *t, uint32_t parent, uint32_t k, uint32_t lim
     return max(1, left)
 
 
-cdef uint32_t take(Tape *t, uint32_t parent, uint32_t k, uint32_t child, uint32_t limit) noexcept nogil:
+cdef uint32_t take(Tape *t, uint32_t parent, uint32_t k, uint32_t child) noexcept nogil:
     """Add the UNSEEN `child`, of pair `k` of `parent`, and the UNSEEN nodes below it, if each is computed from one other of
-    them; and as many of the operands that follow in `parent` as are computed likewise, run by run, `limit` at most.
+    them; and as many of the operands that follow in `parent` as are computed likewise, run by run, `search.limit` at most.
     Return how many operands were added, 0 if none.
 
     The search would take operand by operand, each after what is below it. Every child gets its contributions in the same
@@ -248,7 +248,7 @@ cdef uint32_t take(Tape *t, uint32_t parent, uint32_t k, uint32_t child, uint32_
     cdef uint32_t depth = 0
     cdef bint listed = False        # whether a level above is of listed dots
     taken.spans = taken.above = 0
-    taken.n = min(limit, siblings(t, parent, k, limit, child, &taken))
+    taken.n = siblings(t, parent, k, child, &taken)
     while depth < LEVELS:
         level[depth] = child
         depth += 1
@@ -285,8 +285,6 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
     cdef uint32_t i, k, child, taken
     cdef uint8_t op
     cdef size_t turns = 0
-    search.length = 0
-    search.depth = 0
     search.limit = FIRST_TRY
     if t.node[root].op == LEAF:
         return True
@@ -335,7 +333,7 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
             else:
                 mark(t, i, step.next, k, OPEN)
         step.next = k
-        taken = 0 if split else take(t, i, k, child, search.limit)
+        taken = 0 if split else take(t, i, k, child)
         if taken == 0:
             descend(t, child, split)
         turns += taken
@@ -349,7 +347,7 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
 
 
 cdef void forget(Tape *t) noexcept nogil:
-    """Take back every mark of the last search, finished or not."""
+    """Take back every mark of the last search, finished or not, and empty order and path for the next."""
     cdef size_t k
     cdef uint32_t i
     for k in range(search.depth):
@@ -360,6 +358,8 @@ cdef void forget(Tape *t) noexcept nogil:
         t.seen[path(k).id] = UNSEEN
     for k in range(search.length):
         mark_run(t, search.order[k].first, search.order[k].count, UNSEEN)
+    search.length = 0
+    search.depth = 0
 
 
 cdef int arrange(Tape *t, uint32_t root) except -1:
