@@ -197,6 +197,30 @@ def test_stale_leaf_is_found_after_a_collection() -> None:
         old.backward()
 
 
+def test_leaves_that_optimizers_changed_are_noticed_whichever_wrote_last() -> None:
+    """Each writes a run of leaves at once; a collection moves the leaves, and a rewind leaves ids for other nodes."""
+    dead = [Value(0.0) for _ in range(5)]
+    first, second = (Vector([float(i) for i in range(40)]) for _ in range(2))
+    optimizers = Adam([first]), Adam([second])
+    for _ in range(2):
+        for optimizer in (*optimizers, *reversed(optimizers)):
+            loss = first @ second
+            optimizer.step()
+            fresh = Vector([1.0, 2.0])  # younger than every write
+            (fresh @ fresh).backward()
+            with pytest.raises(RuntimeError, match="changed"):
+                loss.backward()
+            del loss, fresh
+            (first @ second).backward()
+            used = second[3] * second[4]
+            optimizers[1].step()
+            optimizers[0].step()
+            with pytest.raises(RuntimeError, match="changed"):
+                used.backward()
+        dead.clear()
+        get_tape().collect()
+
+
 def chain(n: int) -> tuple[Value, Value]:
     x = Value(1.0)
     y = x

@@ -5,7 +5,7 @@ from libc.math cimport sqrt
 from libc.stdint cimport uint32_t, uint64_t
 
 from microgpt._runs cimport Operands, at
-from microgpt._tape cimport LEAF, Node, new_stamp, tape
+from microgpt._tape cimport LEAF, new_stamp, stamp_run, tape
 from microgpt._vector cimport Vector, elements
 from microgpt._vectors cimport chosen
 
@@ -56,7 +56,6 @@ def adam_step(Vector parameters, array.array m, array.array v, double learning_r
     cdef uint32_t length, k
     cdef uint64_t stamp
     cdef double decay = learning_rate * weight_decay
-    cdef Node *node
     for moments in (m, v):
         if moments.typecode != "d" or <size_t>len(moments) != n:
             raise ValueError(f"m and v need {n} doubles, got {len(moments)} of typecode {moments.typecode!r}")
@@ -76,9 +75,7 @@ def adam_step(Vector parameters, array.array m, array.array v, double learning_r
                 tape.data[at(x, i) + k] -= decay * tape.data[at(x, i) + k]
         chosen.adam_run(&tape.data[at(x, i)], &tape.grad[at(x, i)], &m.data.as_doubles[i], &v.data.as_doubles[i], length,
                         learning_rate, beta1, beta2, eps, correction1, correction2)
-        node = &tape.node[at(x, i)]
-        for k in range(length):
-            node[k].argument.stamp = stamp
+        stamp_run(tape, at(x, i), length, stamp)
         i += length
 
 

@@ -25,7 +25,7 @@ cdef bint is_stale(Tape *t, uint32_t i) noexcept nogil:
 
 
 cdef inline bint written_after(Tape *t, uint32_t child, uint32_t i) noexcept nogil:
-    return t.node[child].op == LEAF and written(t, t.node[child].argument.stamp) > i
+    return t.node[child].op == LEAF and written(t, child) > i
 
 
 cdef int refuse_stale(Tape *t, uint32_t i) except -1:

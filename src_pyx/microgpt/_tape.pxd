@@ -95,6 +95,9 @@ cdef struct Tape:
     size_t writes
     size_t writes_capacity
     uint64_t clock                  # the last stamp given out
+    uint32_t run_start              # the leaves [run_start, run_end) were last written all at once: their stamp stands here,
+    uint32_t run_end                # where it is one store and not one for each
+    uint64_t run_stamp
 
     bint fixed                      # ids are in use elsewhere: no collection now
     uint32_t peak                   # highest top of the last `rewinds` rewinds, to see whether the arrays are too large
@@ -114,7 +117,8 @@ cdef void rewind(Tape *t) noexcept
 cdef int grow_pool(Tape *t, size_t words) except -1
 cdef void collect(Tape *t) noexcept
 cdef uint64_t new_stamp(Tape *t) except 0
-cdef uint32_t written(Tape *t, uint64_t since) noexcept nogil
+cdef void stamp_run(Tape *t, uint32_t start, uint32_t n, uint64_t stamp) noexcept nogil
+cdef uint32_t written(Tape *t, uint32_t leaf) noexcept nogil
 
 
 cdef inline void anchor_new(Handle handle, uint32_t id) noexcept:

@@ -265,6 +265,8 @@ cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
             t.write_top[writes] = i
             writes += 1
     t.writes = writes
+    t.run_start = moved[min(t.run_start, t.top)]
+    t.run_end = moved[min(t.run_end, t.top)]
     t.pool_top = pool_top
     t.top = moved[t.top]
 
@@ -304,11 +306,26 @@ cdef uint64_t new_stamp(Tape *t) except 0:
     return t.write_clock[t.writes - 1]
 
 
-cdef uint32_t written(Tape *t, uint64_t since) noexcept nogil:
-    """Return the lowest id that is younger than the write `since`: a node below it used the data of before."""
+cdef void stamp_run(Tape *t, uint32_t start, uint32_t n, uint64_t stamp) noexcept nogil:
+    """Note that the leaves [start, start + n) are written now, with `stamp`. Quick where it is the same run as last time."""
+    cdef uint32_t i
+    if t.run_start != start or t.run_end != start + n:
+        for i in range(t.run_start, min(t.run_end, t.top)):     # where nodes may have come after a rewind
+            if t.node[i].op == LEAF:
+                t.node[i].argument.stamp = max(t.node[i].argument.stamp, t.run_stamp)
+        t.run_start = start
+        t.run_end = start + n
+    t.run_stamp = stamp
+
+
+cdef uint32_t written(Tape *t, uint32_t leaf) noexcept nogil:
+    """Return the lowest id that is younger than the last write of `leaf`: a node below it used the data of before."""
+    cdef uint64_t since = t.node[leaf].argument.stamp
     cdef size_t low = 0
     cdef size_t high = t.writes
     cdef size_t middle
+    if t.run_start <= leaf < t.run_end:
+        since = max(since, t.run_stamp)
     while low < high:
         middle = (low + high) // 2
         if t.write_clock[middle] <= since:

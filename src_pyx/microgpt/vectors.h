@@ -5,14 +5,20 @@
 #ifndef MICROGPT_VECTORS_H
 #define MICROGPT_VECTORS_H
 
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* gcc makes calls of memcpy and memset of copies in the middle of a loop: slower, where loops are short. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-tree-loop-distribute-patterns")
+#endif
+
 #include "kernels.h"
 
 /* Inlined into each variant, and compiled for its processors there. */
-#if defined(__GNUC__)
-#define EACH static inline __attribute__((always_inline))
-#else
-#define EACH static inline
-#endif
+#define EACH ALWAYS_INLINE
 
 /* The partials of the rows of one matrix, the last row first: gw[r] += x * g[r], gx += w[r] * g[r]. gw and gx do not overlap. */
 EACH void dot_rows_partials(double *RESTRICT gw, double *RESTRICT gx, const double *w, const double *x, const double *g,
@@ -35,64 +41,76 @@ EACH void dot_rows_partials(double *RESTRICT gw, double *RESTRICT gx, const doub
         dot_partials(gw + (r - 1) * n, gx, w + (r - 1) * n, x, g[r - 1], n);
 }
 
-/* y = pow(x, exponent) where wanted: seldom. */
-EACH void pow_where(const uint64_t *wanted, double *y, const double *x, double exponent, size_t n)
-{
-    size_t i = 0, k;
-    uint64_t any;
-    while (i < n) {
-        if (i + 8 <= n) {
-            any = 0;
-            for (k = i; k < i + 8; k++)
-                any |= wanted[k];
-            if (!any) {
-                i += 8;
-                continue;
-            }
-        }
-        for (k = i + 8 < n ? i + 8 : n; i < k; i++)
-            if (wanted[i])
-                y[i] = pow(x[i], exponent);
-    }
-}
+/* a * b + c, with one rounding or two: for comparisons that hold with either. */
+EACH double multiply_add(double a, double b, double c, int has_fma) { return has_fma ? __builtin_fma(a, b, c) : a * b + c; }
 
-/* One step of Adam over n parameters, each in the order of microgpt.reference: block by block, so that the loops around the
- * few calls of pow stay vectorisable. The gradients are zeroed. */
+/* One step of Adam over n parameters, in the order and with the roundings of microgpt.reference. The gradients are zeroed.
+ *
+ * The loop takes g * g and sqrt for pow. Where pow might give another double, that mostly disappears in the sum or difference
+ * that follows; `unsure` are the few parameters, one in two hundred, where it might not, and these are done again.
+ */
 #define ADAM_BLOCK 64
-EACH void adam_run(double *RESTRICT data, double *RESTRICT grad, double *RESTRICT m, double *RESTRICT v, size_t n,
-                   double learning_rate, double beta1, double beta2, double eps, double correction1, double correction2)
+EACH void adam_block(double *RESTRICT data, double *RESTRICT grad, double *RESTRICT m, double *RESTRICT v, size_t n,
+                     double learning_rate, double beta1, double beta2, double eps, double correction1, double correction2,
+                     int has_fma)
 {
-    double g2[ADAM_BLOCK], root[ADAM_BLOCK];
-    uint64_t unsure[ADAM_BLOCK]; /* as wide as a double, so that the loops are vectorised on every processor */
+    double old_data[ADAM_BLOCK], old_grad[ADAM_BLOCK], old_v[ADAM_BLOCK];
+    uint64_t unsure[ADAM_BLOCK], any = 0; /* as wide as a double, so that the loop is vectorised on every processor */
+    const double gain1 = 1.0 - beta1, gain2 = 1.0 - beta2;
+    const int may_be_sure = GLIBC_POW & (eps > 1e-13); /* beside which a root below 1e-30 is nothing */
+    size_t i;
+    for (i = 0; i < n; i++) {
+        const double g = old_grad[i] = grad[i];
+        const double kept = beta2 * (old_v[i] = v[i]);
+        const double square = g * g; /* or, next to a tie, the other double beside it: */
+        const double other_square = multiply_add(square_error(g, square, has_fma), 0.5 / TIE, square, has_fma);
+        const double new_v = kept + gain2 * square;
+        /* a square below 1e-300, whose error is not exact, is nothing beside 1e-280 */
+        const int v_is_sure = ((new_v == kept + gain2 * other_square) & (new_v > 1e-280)) | (g == 0.0);
+
+        const double new_m = beta1 * m[i] + gain1 * g;
+        const double m_hat = correction1 == 1.0 ? new_m : new_m / correction1; /* so after some 230 steps: a division less */
+        const double v_hat = new_v / correction2;
+        const double root = sqrt(v_hat);
+        const double change = learning_rate * m_hat / (root + eps);
+        const double new_data = (old_data[i] = data[i]) - change;
+        /* v_hat is (root + e)^2 for an error e of remainder / (2 * root) */
+        const double remainder = has_fma ? __builtin_fma(-root, root, v_hat)
+                                         : (v_hat - root * root) - square_error(root, root * root, has_fma);
+        const double ulp_below = root - root * (1.0 - 0x1p-53);
+        const int root_is_sure = (fabs(remainder) <= root * (2.0 * TIE_WITHIN_1E30) * ulp_below) & (v_hat < 1e60);
+        /* the other root is at most 2^-52 of it away; three roundings later, what comes of it less than 2^-50 */
+        const double other_data = old_data[i] - change * (1.0 - copysign(0x1p-50, remainder));
+        const int data_is_sure = root_is_sure | ((new_data == other_data) & (fabs(new_data) > 1e-280));
+
+        m[i] = new_m;
+        v[i] = new_v;
+        data[i] = new_data;
+        grad[i] = 0.0;
+        unsure[i] = v_is_sure & data_is_sure & may_be_sure ? 0 : 1;
+        any |= unsure[i];
+    }
+    for (i = 0; any && i < n; i++)
+        if (unsure[i]) {
+            v[i] = beta2 * old_v[i] + gain2 * pow(old_grad[i], 2.0);
+            data[i] = old_data[i] - learning_rate * (m[i] / correction1) / (pow(v[i] / correction2, 0.5) + eps);
+        }
+}
+
+EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, double learning_rate, double beta1, double beta2,
+                   double eps, double correction1, double correction2, int has_fma)
+{
     size_t i, count;
-    for (; n > 0; n -= count, data += count, grad += count, m += count, v += count) {
-        count = n < ADAM_BLOCK ? n : ADAM_BLOCK;
-        for (i = 0; i < count; i++) {
-            g2[i] = grad[i] * grad[i];
-            unsure[i] = (grad[i] == 0.0) | square_is_sure(grad[i], g2[i]) ? 0 : 1;
-        }
-        pow_where(unsure, g2, grad, 2.0, count);
-        for (i = 0; i < count; i++) {
-            v[i] = beta2 * v[i] + (1.0 - beta2) * g2[i];
-            g2[i] = v[i] / correction2;
-            root[i] = sqrt(g2[i]);
-            unsure[i] = (g2[i] == 0.0) | root_is_sure(g2[i], root[i]) ? 0 : 1;
-        }
-        pow_where(unsure, root, g2, 0.5, count);
-        for (i = 0; i < count; i++)
-            m[i] = beta1 * m[i] + (1.0 - beta1) * grad[i];
-        if (correction1 == 1.0) /* after some 230 steps: a division less */
-            for (i = 0; i < count; i++)
-                data[i] -= learning_rate * m[i] / (root[i] + eps);
+    for (i = 0; i < n; i += count) {
+        count = n - i < ADAM_BLOCK ? n - i : ADAM_BLOCK;
+        if (correction1 == 1.0)
+            adam_block(data + i, grad + i, m + i, v + i, count, learning_rate, beta1, beta2, eps, 1.0, correction2, has_fma);
         else
-            for (i = 0; i < count; i++)
-                data[i] -= learning_rate * (m[i] / correction1) / (root[i] + eps);
-        for (i = 0; i < count; i++)
-            grad[i] = 0.0;
+            adam_block(data + i, grad + i, m + i, v + i, count, learning_rate, beta1, beta2, eps, correction1, correction2, has_fma);
     }
 }
 
-#define VARIANT(name, target)                                                                                                   \
+#define VARIANT(name, target, has_fma)                                                                                          \
     target static void name##_dot_rows_partials(double *gw, double *gx, const double *w, const double *x, const double *g,      \
                                                 size_t rows, size_t n)                                                          \
     {                                                                                                                           \
@@ -101,13 +119,17 @@ EACH void adam_run(double *RESTRICT data, double *RESTRICT grad, double *RESTRIC
     target static void name##_adam_run(double *data, double *grad, double *m, double *v, size_t n, double learning_rate,        \
                                        double beta1, double beta2, double eps, double correction1, double correction2)          \
     {                                                                                                                           \
-        adam_run(data, grad, m, v, n, learning_rate, beta1, beta2, eps, correction1, correction2);                              \
+        adam_run(data, grad, m, v, n, learning_rate, beta1, beta2, eps, correction1, correction2, has_fma);                     \
     }                                                                                                                           \
     static const struct vectors name = {#name, name##_dot_rows_partials, name##_adam_run};
 
-VARIANT(baseline, )
+#if defined(__FP_FAST_FMA)
+VARIANT(baseline, , 1)
+#else
+VARIANT(baseline, , 0)
+#endif
 #if defined(__GNUC__) && defined(__x86_64__)
-VARIANT(avx2, __attribute__((target("avx2"))))
+VARIANT(avx2, __attribute__((target("avx2,fma"))), 1)
 #endif
 
 /* The i-th variant, the widest last; NULL if there is none, or not on this processor. */
@@ -116,7 +138,7 @@ static const struct vectors *variant(int i)
     if (i == 0)
         return &baseline;
 #if defined(__GNUC__) && defined(__x86_64__)
-    if (i == 1 && __builtin_cpu_supports("avx2"))
+    if (i == 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return &avx2;
 #endif
     return NULL;
