@@ -3,8 +3,9 @@
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint32_t
 
-from microgpt._order cimport BETWEEN_SIGNALS, Run, arrange, first, forget, free_large, operands, search, second
 from microgpt._ops cimport name_of, operand, operand_count, propagate, propagate_run, reads_operands
+from microgpt._order cimport BETWEEN_SIGNALS, arrange, first, forget, free_large, operands, search, second
+from microgpt._recall cimport Run
 from microgpt._tape cimport ADD, LAST_BINARY, LAST_UNARY, LEAF, MUL, Node, Tape, written
 
 

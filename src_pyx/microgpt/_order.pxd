@@ -2,15 +2,12 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
+from microgpt._recall cimport Run
 from microgpt._tape cimport DOT, DOT_LISTED, SUM, Tape
 
 cdef struct Step:
     uint32_t id                     # a node on the path from the root to where the search is
     uint32_t next                   # the operand to look at next; those before are OPEN
-
-cdef struct Run:
-    uint32_t first                  # nodes [first, first + count), one or several that `take` found alike
-    uint32_t count
 
 cdef struct Segment:
     uint32_t low                    # operands [low, high) of a sum or dot
@@ -24,6 +21,11 @@ cdef struct Search:                 # its arrays are owned here and freed by `fr
     uint32_t limit                  # operands of a sum or dot that `take` may look at next time
     size_t room                     # entries and steps that fit into `order`
     size_t segment_room
+
+    size_t watched                  # depth of the dot whose span is a shape to be, 0 for none
+    size_t before                   # length of `order` when the search came to it
+    uint32_t span                   # the first of its operands
+    bint node_by_node               # whether its shape is learnt: then in the plain order
 
 cdef Search search
 

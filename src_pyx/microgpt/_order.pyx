@@ -19,6 +19,7 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from microgpt._ops cimport apart
+from microgpt._recall cimport begin_recall, learn, recall, worth_learning
 from microgpt._tape cimport (
     CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, SEEN, SUM, UNSEEN, Node, Tape, reallocate
 )
@@ -278,6 +279,60 @@ cdef inline void mark(Tape *t, uint32_t i, uint32_t low, uint32_t high, uint8_t 
         t.seen[second(t, i, k)] = seen
 
 
+cdef bint recall_or_watch(Tape *t, const Node *dot, uint32_t child) noexcept nogil:
+    """Add all that is below the span of the `dot` that begins with the UNSEEN `child`, if it has a shape known from other
+    searches; else watch what is found there. Return whether it was added.
+    """
+    cdef uint32_t n = dot.argument.pair.n
+    cdef uint32_t beside = dot.a if child != dot.a else dot.argument.pair.b
+    cdef size_t runs
+    if search.watched != 0 or (beside != child and count_marks(&t.seen[beside], SEEN, n) != n):
+        return False
+    runs = recall(t, child, n, beside, &search.order[search.length])
+    search.length += runs
+    if runs == 0:
+        search.watched = search.depth
+        search.before = search.length
+        search.span = child
+    return runs != 0
+
+
+cdef bint end_watch(Tape *t, Step *step) noexcept:
+    """Learn the shape of what was found below the dot at the end of the path, if that is worth it. Return whether to find it once
+    more, now node by node.
+    """
+    cdef size_t k
+    cdef size_t nodes = 0
+    cdef uint32_t n = operands(t, step.id)
+    if search.node_by_node:
+        learn(t, search.span, n, &search.order[search.before], search.length - search.before)
+        stop_watch()
+        return False
+    for k in range(search.before, search.length):
+        nodes += search.order[k].count
+    if not worth_learning(n, nodes):
+        stop_watch()
+        return False
+    mark(t, step.id, 0, step.next, SEEN)
+    step.next = 0
+    take_back(t, search.before)
+    search.node_by_node = True
+    return True
+
+
+cdef void stop_watch() noexcept nogil:
+    search.watched = 0
+    search.node_by_node = False
+
+
+cdef void take_back(Tape *t, size_t length) noexcept nogil:
+    """Take the nodes from `length` on out of the order."""
+    cdef size_t k
+    for k in range(length, search.length):
+        mark_run(t, search.order[k].first, search.order[k].count, UNSEEN)
+    search.length = length
+
+
 cdef int visit(Tape *t, uint32_t root, bint split) except -1:
     """Fill `search.order` with the computed nodes that `root` reaches. Return 0 where sums must be split and are not, else 1."""
     cdef Step *step
@@ -314,6 +369,8 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
             continue
         k = skip_seen(t, i, step.next)
         if k == operands(t, i):
+            if search.depth == search.watched and end_watch(t, step):
+                continue
             if op == CUSTOM:
                 ascend(0, k, split)
             elif split:
@@ -327,13 +384,15 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
             child = second(t, i, k)
         if t.seen[child] == OPEN:
             return False
+        if op == DOT and k == 0 and not split and recall_or_watch(t, node, child):
+            continue
         if op != CUSTOM and k > step.next:
             if split:
                 add_segment(i, step.next, k, split)
             else:
                 mark(t, i, step.next, k, OPEN)
         step.next = k
-        taken = 0 if split else take(t, i, k, child)
+        taken = 0 if split or search.node_by_node else take(t, i, k, child)
         if taken == 0:
             descend(t, child, split)
         turns += taken
@@ -356,15 +415,15 @@ cdef void forget(Tape *t) noexcept nogil:
             mark(t, i, 0, path(k).next, SEEN)
     for k in range(search.depth):
         t.seen[path(k).id] = UNSEEN
-    for k in range(search.length):
-        mark_run(t, search.order[k].first, search.order[k].count, UNSEEN)
-    search.length = 0
+    take_back(t, 0)
     search.depth = 0
+    stop_watch()
 
 
 cdef int arrange(Tape *t, uint32_t root) except -1:
     """Order the nodes that `root` reaches. Return whether sums are split into segments."""
     make_room(<size_t>root + 1, False)
+    begin_recall()
     if visit(t, root, False):
         return 0
     forget(t)
@@ -379,4 +438,4 @@ cdef void free_large() noexcept:
     if search.room > LARGE:
         free(search.order)
         free(search.segment)
-        search = Search(NULL, NULL, 0, 0, FIRST_TRY, 0, 0)
+        search = Search(NULL, NULL, 0, 0, FIRST_TRY, 0, 0, 0, 0, 0, False)

@@ -111,6 +111,32 @@ static inline size_t count_alike(const void *nodes, size_t n)
     return i;
 }
 
+/* What differs between two nodes, for is_run. */
+static inline void node_step(uint64_t *step, const void *before, const void *after)
+{
+    uint64_t a[2], b[2];
+    memcpy(a, before, sizeof a);
+    memcpy(b, after, sizeof b);
+    step[0] = b[0] - a[0];
+    step[1] = b[1] - a[1];
+}
+
+/* Whether the n nodes are equal to `first`, and each one a step further. */
+static inline int is_run(const void *nodes, const void *first, const uint64_t *step, size_t n)
+{
+    const unsigned char *p = (const unsigned char *)nodes;
+    uint64_t wanted[2], now[2], difference = 0;
+    size_t i;
+    memcpy(wanted, first, sizeof wanted);
+    for (i = 0; i < n; i++) {
+        memcpy(now, p + 16 * i, sizeof now);
+        difference |= (now[0] ^ wanted[0]) | (now[1] ^ wanted[1]);
+        wanted[0] += step[0];
+        wanted[1] += step[1];
+    }
+    return difference == 0;
+}
+
 /* pow(x, 2) and pow(x, 0.5), to the bit, mostly without calling pow.
  *
  * x * x and sqrt(x) are correctly rounded. glibc's pow errs by at most 0.511 ulp plus 2^-14.4 ulp per unit of |log(result)|

@@ -1,0 +1,574 @@
+"""Shapes of graphs, recalled from one search to the next.
+
+A model in training makes graphs that differ in their numbers, and hardly in their shape. So what a search found below a span of
+operands is kept: the nodes, by their distance from the span, and an order for them. Where the next graph has the same nodes
+there, which is a quick comparison, they enter the order at once.
+
+The order that is kept is better than the one of the search. All that the search's order decides about the numbers is, for each
+node, in which sequence the nodes that use it add to its gradient. Keeping these sequences, `arrange_runs` puts nodes that are
+alike next to each other, for backward to go through them in one loop.
+"""
+
+from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+from microgpt._ops cimport apart, operand, operand_count
+from microgpt._tape cimport (
+    CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, SEEN, SUM, UNSEEN, Node, Tape
+)
+
+cdef extern from "kernels.h" nogil:
+    bint is_run(const void *nodes, const void *first, const uint64_t *step, size_t n)
+    void node_step(uint64_t *step, const void *before, const void *after)
+
+cdef enum:
+    FEWEST = 32                     # nodes of a shape; fewer are searched as quickly
+    MOST = 1 << 16
+    MOST_OPERANDS = 1 << 22
+    MOST_SHAPES = 1 << 12           # at the next one all are forgotten
+    MOST_BYTES = 1 << 24
+    SIGHTS = 1 << 10
+
+cdef uint32_t NONE = UINT32_MAX
+cdef uint32_t HEAD = UINT32_MAX - 1     # in place of `waits`: done, and the last node of its run
+
+cdef struct Part:                   # a run of a shape. Ids of computed nodes are distances from the start of the span
+    uint32_t first
+    uint32_t count
+    Node node                       # the first one of the run
+    uint64_t step[2]                # from one node to the next, as is_run wants it
+    bint moves_a                    # whether the operands are computed nodes
+    bint moves_b
+    bint loose                      # whether any other SEEN operands would do
+    uint32_t listed                 # where the operands of its nodes begin in `listed`, if the op lists them
+
+cdef struct Listed:
+    uint32_t id
+    uint32_t moves                  # NONE if it is a computed node, 0 if a leaf
+
+cdef struct Span:
+    uint32_t start
+    uint32_t n
+    bint moves
+
+cdef struct Shape:                  # owner of its arrays, until it is forgotten
+    uint32_t n                      # length of the span
+    uint32_t next                   # the shape that was recalled after this one
+    uint32_t length                 # of `part`
+    uint32_t nodes
+    uint32_t inside_length
+    uint32_t outside_length
+    uint32_t listed_length
+    Part *part                      # in the order of the search
+    Span *inside                    # its nodes
+    Span *outside                   # operands that are not its nodes, but for those of loose runs
+    Listed *listed
+
+cdef struct Sight:
+    uint32_t key
+    uint32_t times                  # that a shape like this was met since the last one was learnt
+    uint32_t wait                   # that must pass
+
+cdef Shape *shapes = NULL           # owned here, for the life of the process; `forget_shapes` empties it
+cdef uint32_t length = 0            # of `shapes`
+cdef size_t nbytes = 0              # that the arrays of the shapes take
+cdef Sight sights[SIGHTS]
+cdef uint32_t expected = 0          # the shape that is tried first
+cdef uint32_t previous = UINT32_MAX       # the last one recalled in this search
+cdef size_t recalled = 0            # nodes, ever
+cdef size_t fewest = FEWEST
+
+
+cdef void begin_recall() noexcept nogil:
+    """Expect the shapes of the last search, from the first one on."""
+    global expected, previous
+    expected = 0
+    previous = NONE
+
+
+cdef size_t recall(Tape *t, uint32_t start, uint32_t n, uint32_t beside, Run *order) noexcept nogil:
+    """Find the shape of what is below the UNSEEN operands [start, start + n) of a dot, beside the SEEN ones [beside, beside + n).
+
+    Mark its nodes SEEN, write its runs to `order` and return how many they are; 0 if none fits.
+    """
+    global expected, previous, recalled
+    cdef const Shape *shape
+    cdef uint32_t i
+    cdef uint32_t k = find(t, start, n, beside)
+    if k == NONE:
+        return 0
+    shape = &shapes[k]
+    for i in range(shape.inside_length):
+        memset(&t.seen[start + shape.inside[i].start], SEEN, shape.inside[i].n)
+    for i in range(shape.length):
+        order[i].first = start + shape.part[i].first
+        order[i].count = shape.part[i].count
+    if previous != NONE:
+        shapes[previous].next = k
+    previous = k
+    expected = shape.next
+    recalled += shape.nodes
+    return shape.length
+
+
+cdef uint32_t find(Tape *t, uint32_t start, uint32_t n, uint32_t beside) noexcept nogil:
+    """Return the number of the shape that fits, NONE if none does."""
+    cdef uint32_t i, k
+    for i in range(expected, expected + length):
+        k = i if i < length else i - length
+        if shapes[k].n == n and fits(t, &shapes[k], start, n, beside):
+            return k
+    return NONE
+
+
+cdef bint all_are(Tape *t, uint32_t start, uint32_t n, uint8_t seen) noexcept nogil:
+    """Whether the marks of [start, start + n), n >= 1, are all `seen`."""
+    return start < t.top and n <= t.top - start and t.seen[start] == seen and memcmp(
+        &t.seen[start], &t.seen[start + 1], n - 1) == 0
+
+
+cdef bint fits(Tape *t, const Shape *shape, uint32_t start, uint32_t n, uint32_t beside) noexcept nogil:
+    """Whether the nodes below [start, start + n) are those of `shape`, UNSEEN, with SEEN operands, none of them used beside."""
+    cdef const Span *span
+    cdef uint32_t i, first
+    for i in range(shape.inside_length):
+        span = &shape.inside[i]
+        if not all_are(t, start + span.start, span.n, UNSEEN):
+            return False
+    for i in range(shape.length):
+        if not fits_part(t, shape, &shape.part[i], start, n, beside):
+            return False
+    for i in range(shape.outside_length):
+        span = &shape.outside[i]
+        first = span.start + start if span.moves else span.start
+        if not (all_are(t, first, span.n, SEEN) and apart(first, span.n, beside, n)):
+            return False
+    return True
+
+
+cdef bint fits_part(Tape *t, const Shape *shape, const Part *part, uint32_t start, uint32_t n, uint32_t beside) noexcept nogil:
+    cdef const Node *node = &t.node[start + part.first]
+    cdef Node wanted = part.node
+    cdef const Listed *listed
+    cdef uint32_t i, k
+    if node.op != wanted.op:
+        return False
+    if wanted.op <= LAST_UNARY:
+        wanted.argument = node.argument         # the constant does not matter; it is the same for the run
+    elif part.moves_b:
+        wanted.argument.pair.b += start
+    if part.moves_a:
+        wanted.a += start
+    if part.loose:
+        wanted.a = node.a
+        if wanted.op > LAST_UNARY:
+            wanted.argument.pair.b = node.argument.pair.b
+        if not loose_fits(t, part, node, n, beside):
+            return False
+    if wanted.op <= DOT:
+        return is_run(node, &wanted, part.step, part.count)
+    listed = &shape.listed[part.listed]
+    for i in range(part.count):
+        if node[i].op != wanted.op or node[i].argument.pair.n != wanted.argument.pair.n:
+            return False
+        for k in range(listed_operands(node)):
+            if t.pool[node[i].a + k] != listed[k].id + (start & listed[k].moves):
+                return False
+        listed += listed_operands(node)
+    return True
+
+
+cdef inline uint32_t listed_operands(const Node *node) noexcept nogil:
+    """Number of operands in the pool."""
+    if node.op <= DOT:
+        return 0
+    return 2 * node.argument.pair.n if node.op == DOT_LISTED else node.argument.pair.n
+
+
+cdef bint loose_fits(Tape *t, const Part *part, const Node *node, uint32_t n, uint32_t beside) noexcept nogil:
+    """Whether the operands that the loose run `part` has now are all SEEN, and none of them is used beside."""
+    cdef uint32_t length = extent(node)
+    cdef uint32_t size = (part.count - 1) * step_a(node, part.count) + length
+    if not (all_are(t, node.a, size, SEEN) and apart(node.a, size, beside, n)):
+        return False
+    if node.op <= LAST_UNARY or node.op == SUM:
+        return True
+    size = (part.count - 1) * step_b(node, part.count) + length
+    return all_are(t, node.argument.pair.b, size, SEEN) and apart(node.argument.pair.b, size, beside, n)
+
+
+cdef inline uint32_t extent(const Node *node) noexcept nogil:
+    """Number of operands in each span of a node whose op lists none."""
+    return 1 if node.op <= LAST_BINARY else node.argument.pair.n
+
+
+cdef inline uint32_t step_a(const Node *node, uint32_t count) noexcept nogil:
+    return node[1].a - node.a if count > 1 else 0
+
+
+cdef inline uint32_t step_b(const Node *node, uint32_t count) noexcept nogil:
+    return node[1].argument.pair.b - node.argument.pair.b if count > 1 else 0
+
+
+cdef bint worth_learning(uint32_t n, size_t nodes) noexcept nogil:
+    """Whether to learn what was found below a span of length `n`: the second time, and then less and less often.
+
+    Graphs of one size and many shapes would else be learnt in vain, over and over.
+    """
+    cdef uint32_t key = <uint32_t>(nodes * 31 + n)
+    cdef Sight *sight = &sights[key % SIGHTS]
+    if nodes < fewest or nodes > MOST:
+        return False
+    if sight.key != key:
+        sight.key = key
+        sight.times = 0
+        sight.wait = 1
+    sight.times += 1
+    if sight.times <= sight.wait:
+        return False
+    sight.times = 0
+    sight.wait = min(2 * sight.wait + 1, 1 << 20)
+    return True
+
+
+cdef struct Draft:                  # of a shape. Its arrays are one allocation, owned by `learn`, which `id` begins
+    uint32_t nodes
+    uint32_t operands
+    uint32_t *id                    # of the nodes, in the order of the search
+    uint32_t *rank                  # their places there, in the new order
+    uint32_t *waits                 # how many nodes backward must come to before this one
+    uint32_t *offset                # where the operands of each begin in `then`
+    uint32_t *heap                  # nodes that wait for none, the highest first
+    uint32_t heap_length
+    uint32_t *place                 # by id: place in `id`, NONE for nodes that are not of the shape
+    uint32_t *last                  # by id: place of the last node known to add to the gradient, at the end the first to
+    uint32_t *then                  # for each operand of each node: the place that waits for the node, or NONE
+
+
+cdef void learn(Tape *t, uint32_t start, uint32_t n, const Run *order, size_t runs) noexcept:
+    """Keep the shape of the nodes in `order`: all that was UNSEEN below [start, start + n), as the search came to it.
+
+    Without memory for it nothing happens.
+    """
+    cdef Draft d
+    memset(&d, 0, sizeof(Draft))
+    if begin_draft(t, &d, order, runs):
+        find_waits(t, &d)
+        arrange_runs(t, &d)
+        keep(t, &d, start, n)
+    free(d.id)
+
+
+cdef bint begin_draft(Tape *t, Draft *d, const Run *order, size_t runs) noexcept:
+    cdef size_t k
+    cdef size_t operands = 0
+    cdef uint32_t i
+    for k in range(runs):
+        d.nodes += order[k].count
+        for i in range(order[k].first, order[k].first + order[k].count):
+            operands += operand_count(t, i)
+            if t.node[i].op == CUSTOM:
+                return False
+    if operands > MOST_OPERANDS or t.top > MOST_OPERANDS:
+        return False
+    d.operands = <uint32_t>operands
+    d.id = <uint32_t *>malloc((5 * d.nodes + 2 * t.top + operands) * sizeof(uint32_t))
+    if d.id == NULL:
+        return False
+    d.rank = d.id + d.nodes
+    d.waits = d.rank + d.nodes
+    d.offset = d.waits + d.nodes
+    d.heap = d.offset + d.nodes
+    d.place = d.heap + d.nodes
+    d.last = d.place + t.top
+    d.then = d.last + t.top
+    memset(d.place, 0xff, t.top * sizeof(uint32_t))
+    d.nodes = 0
+    for k in range(runs):
+        for i in range(order[k].first, order[k].first + order[k].count):
+            d.id[d.nodes] = i
+            d.place[i] = d.nodes
+            d.nodes += 1
+    return True
+
+
+cdef void find_waits(Tape *t, Draft *d) noexcept:
+    """Find what the order must keep: the users of a node add to its gradient one after the other, and it is due after them."""
+    cdef uint32_t i, k, child, then
+    cdef uint32_t operands = 0
+    memcpy(d.last, d.place, t.top * sizeof(uint32_t))   # a node of the shape is due last
+    memset(d.waits, 0, d.nodes * sizeof(uint32_t))
+    for i in range(d.nodes):                            # in the order of the search, which backward goes from the end
+        d.offset[i] = operands
+        for k in range(operand_count(t, d.id[i])):
+            child = operand(t, d.id[i], k)
+            then = d.last[child]
+            d.last[child] = i
+            if then == i:                               # the same operand again
+                then = NONE
+            if then != NONE:
+                d.waits[then] += 1
+            d.then[operands] = then
+            operands += 1
+
+
+cdef void arrange_runs(Tape *t, Draft *d) noexcept:
+    """Fill `rank` from its end with the nodes as backward may come to them: while it can it goes on to the node below, if that
+    is alike, else to the highest of those that wait for none.
+    """
+    cdef uint32_t i, k, id
+    cdef uint32_t done = 0
+    cdef uint32_t head = 0              # the run that ends with the node of before: its first and highest id,
+    cdef uint32_t highest = 0           # and the highest of its operands
+    for i in range(d.nodes):
+        if d.waits[i] == 0:
+            push(d, i)
+    i = NONE
+    while done < d.nodes:
+        id = d.id[i] - 1 if i != NONE else 0
+        if i != NONE and highest < id and d.place[id] != NONE and d.waits[d.place[id]] == 0 and goes_on(t, head, id):
+            i = d.place[id]
+        else:
+            i = pop(d)
+            while d.waits[i] != 0:      # done as part of a run
+                i = pop(d)
+            head = d.id[i]
+            highest = 0
+        id = d.id[i]
+        done += 1
+        d.rank[d.nodes - done] = i
+        d.waits[i] = HEAD if id == head else NONE
+        for k in range(operand_count(t, id)):
+            highest = max(highest, operand(t, id, k))
+            if d.then[d.offset[i] + k] != NONE:
+                d.waits[d.then[d.offset[i] + k]] -= 1
+                if d.waits[d.then[d.offset[i] + k]] == 0:
+                    push(d, d.then[d.offset[i] + k])
+
+
+cdef bint goes_on(Tape *t, uint32_t head, uint32_t id) noexcept:
+    """Whether node `id` and those up to `head`, which are a run or one node, make a run that backward has a loop for."""
+    cdef const Node *node = &t.node[id]
+    cdef uint32_t a = node[1].a - node.a
+    cdef uint32_t b = node[1].argument.pair.b - node.argument.pair.b
+    cdef uint64_t first[2]
+    cdef uint64_t second[2]
+    if node[1].op != node.op:
+        return False
+    if head > id + 1:
+        node_step(first, node, &node[1])
+        node_step(second, &node[1], &node[2])
+        if first[0] != second[0] or first[1] != second[1]:
+            return False
+    if node.op <= LAST_UNARY:
+        return a <= 1 and both_leaves_or_none(t, node.a, a) and node[1].argument.stamp == node.argument.stamp
+    if node.op <= LAST_BINARY:
+        return a <= 1 and b <= 1 and both_leaves_or_none(t, node.a, a) and both_leaves_or_none(t, node.argument.pair.b, b)
+    return node[1].argument.pair.n == node.argument.pair.n and (node.op != DOT or (a == node.argument.pair.n and b == 0))
+
+
+cdef inline bint both_leaves_or_none(Tape *t, uint32_t child, uint32_t step) noexcept:
+    return (t.node[child].op == LEAF) == (t.node[child + step].op == LEAF)
+
+
+cdef void push(Draft *d, uint32_t i) noexcept:
+    cdef uint32_t k = d.heap_length
+    cdef uint32_t parent
+    while k > 0:
+        parent = (k - 1) // 2
+        if d.id[d.heap[parent]] > d.id[i]:
+            break
+        d.heap[k] = d.heap[parent]
+        k = parent
+    d.heap[k] = i
+    d.heap_length += 1
+
+
+cdef uint32_t pop(Draft *d) noexcept:
+    cdef uint32_t top = d.heap[0]
+    cdef uint32_t i, child
+    cdef uint32_t k = 0
+    d.heap_length -= 1
+    i = d.heap[d.heap_length]
+    while 2 * k + 1 < d.heap_length:
+        child = 2 * k + 1
+        if child + 1 < d.heap_length and d.id[d.heap[child + 1]] > d.id[d.heap[child]]:
+            child += 1
+        if d.id[d.heap[child]] < d.id[i]:
+            break
+        d.heap[k] = d.heap[child]
+        k = child
+    d.heap[k] = i
+    return top
+
+
+cdef void keep(Tape *t, Draft *d, uint32_t start, uint32_t n) noexcept:
+    """Add the shape of the draft to `shapes`."""
+    global shapes, length, nbytes
+    cdef Shape shape
+    cdef Shape *moved
+    if length == MOST_SHAPES or nbytes > MOST_BYTES:
+        forget_shapes()
+    if length & (length - 1) == 0:      # full: 0, 1, 2, 4, ...
+        moved = <Shape *>realloc(shapes, max(1, 2 * length) * sizeof(Shape))
+        if moved == NULL:
+            return
+        shapes = moved
+    memset(&shape, 0, sizeof(Shape))
+    shape.n = n
+    shape.nodes = d.nodes
+    if not (write_parts(t, d, &shape, start) and write_spans(t, d, &shape, start)):
+        free_shape(&shape)
+        return
+    shapes[length] = shape
+    length += 1
+    nbytes += shape.length * sizeof(Part) + shape.listed_length * sizeof(Listed)
+    nbytes += (shape.inside_length + shape.outside_length) * sizeof(Span)
+
+
+cdef bint write_parts(Tape *t, Draft *d, Shape *shape, uint32_t start) noexcept:
+    """Write the runs of the new order. False if a span of operands has both leaves and computed nodes, or without memory."""
+    cdef Part *part
+    cdef uint32_t i
+    cdef uint32_t listed = 0
+    cdef uint32_t runs = 0
+    cdef uint32_t placed = 0            # one more than the highest place in the search's order of the nodes so far
+    for i in range(d.nodes):
+        listed += listed_operands(&t.node[d.id[i]])
+        runs += d.waits[i] == HEAD
+    shape.part = <Part *>malloc(runs * sizeof(Part))
+    shape.listed = <Listed *>malloc(max(1, listed) * sizeof(Listed))
+    if shape.part == NULL or shape.listed == NULL:
+        return False
+    i = 0
+    while i < d.nodes:
+        part = &shape.part[shape.length]
+        shape.length += 1
+        part.first = d.id[d.rank[i]] - start
+        part.count = 0
+        part.listed = shape.listed_length
+        # Where a run stands as the search had it, all that is before it being before it there, and so behind it, any operands
+        # that are not of the shape would do.
+        part.loose = placed == i
+        while True:
+            part.loose &= d.rank[i] == i
+            placed = max(placed, d.rank[i] + 1)
+            part.count += 1
+            i += 1
+            if d.waits[d.rank[i - 1]] == HEAD:
+                break
+        if not write_operands(t, d, shape, part, start):
+            return False
+    return True
+
+
+cdef bint write_operands(Tape *t, Draft *d, Shape *shape, Part *part, uint32_t start) noexcept:
+    """Write what the operands of a run are, and mark in `last` those that are not of the shape, but for those of a loose run."""
+    cdef const Node *node = &t.node[start + part.first]
+    cdef uint32_t i, k, child
+    cdef bint moves
+    cdef bint listed = node.op > DOT
+    part.node = node[0]
+    part.step[0] = part.step[1] = 0
+    if part.count > 1:
+        node_step(part.step, node, &node[1])
+    part.moves_a = not listed and t.node[node.a].op != LEAF
+    part.moves_b = not listed and node.op > LAST_UNARY and node.op != SUM and t.node[node.argument.pair.b].op != LEAF
+    part.loose &= not (listed or part.moves_a or part.moves_b)
+    if part.moves_a:
+        part.node.a -= start
+    if part.moves_b:
+        part.node.argument.pair.b -= start
+    for i in range(start + part.first, start + part.first + part.count):
+        for k in range(operand_count(t, i)):
+            child = operand(t, i, k)
+            moves = t.node[child].op != LEAF
+            if listed:
+                shape.listed[shape.listed_length].id = child - start if moves else child
+                shape.listed[shape.listed_length].moves = NONE if moves else 0
+                shape.listed_length += 1
+            elif moves != (part.moves_b if k & 1 and node.op != SUM else part.moves_a):
+                return False
+            if d.place[child] == NONE and not part.loose:
+                d.last[child] = HEAD
+    return True
+
+
+cdef bint write_spans(Tape *t, Draft *d, Shape *shape, uint32_t start) noexcept:
+    """Write which ids the nodes of the shape have, and which ones operands that are not of it."""
+    cdef uint32_t pieces = 0
+    cdef uint32_t i
+    for i in range(1, t.top):
+        pieces += i == 1 or kind_of(t, d, i) != kind_of(t, d, i - 1)
+    shape.inside = <Span *>malloc(pieces * sizeof(Span))
+    shape.outside = <Span *>malloc(pieces * sizeof(Span))
+    if shape.inside == NULL or shape.outside == NULL:
+        return False
+    for i in range(1, t.top):
+        if kind_of(t, d, i) == INSIDE:
+            add_span(shape.inside, &shape.inside_length, i - start, True)
+        elif kind_of(t, d, i) == OUTSIDE:
+            add_span(shape.outside, &shape.outside_length, i - start, True)
+        elif kind_of(t, d, i) == OUTSIDE_LEAF:
+            add_span(shape.outside, &shape.outside_length, i, False)
+    return True
+
+
+cdef enum Kind:
+    ELSEWHERE
+    INSIDE
+    OUTSIDE
+    OUTSIDE_LEAF
+
+
+cdef inline Kind kind_of(Tape *t, Draft *d, uint32_t i) noexcept:
+    if d.place[i] != NONE:
+        return INSIDE
+    if d.last[i] != HEAD:
+        return ELSEWHERE
+    return OUTSIDE_LEAF if t.node[i].op == LEAF else OUTSIDE
+
+
+cdef inline void add_span(Span *spans, uint32_t *length, uint32_t start, bint moves) noexcept:
+    """Add one id to the last span, or a span of its own."""
+    if length[0] > 0 and spans[length[0] - 1].moves == moves and spans[length[0] - 1].start + spans[length[0] - 1].n == start:
+        spans[length[0] - 1].n += 1
+        return
+    spans[length[0]] = Span(start, 1, moves)
+    length[0] += 1
+
+
+cdef void free_shape(Shape *shape) noexcept:
+    free(shape.part)
+    free(shape.inside)
+    free(shape.outside)
+    free(shape.listed)
+
+
+cdef void forget_shapes() noexcept:
+    global length, nbytes
+    cdef uint32_t i
+    for i in range(length):
+        free_shape(&shapes[i])
+    length = 0
+    nbytes = 0
+    begin_recall()
+
+
+def recalled_nodes():
+    """Return how many nodes, ever, were not searched but recalled."""
+    return recalled
+
+
+def known_shapes():
+    """Return how many shapes are kept."""
+    return length
+
+
+def start_over(smallest=FEWEST):
+    """Forget all shapes, and learn from now on those of `smallest` nodes or more. The numbers are the same with any."""
+    global fewest
+    forget_shapes()
+    memset(sights, 0, sizeof(sights))
+    fewest = smallest

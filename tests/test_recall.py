@@ -1,0 +1,227 @@
+"""Shapes recalled from one search to the next: the bits of the twin, wherever a graph is like the ones before, or nearly so."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_graphs import VECTORS, add_up, bits, dot, each, elementwise, plus, product, run_program, times, vector
+
+import microgpt
+from microgpt import GPT, GPTConfig, Matrix, Vector, reference
+from microgpt._recall import known_shapes, recalled_nodes, start_over
+
+Plan = list[tuple[str, int, int]]
+operations = st.tuples(st.sampled_from(list(VECTORS)), st.integers(0, 30), st.integers(0, 30))
+MET = 3  # times until a shape is recalled: seen, learnt, recalled
+# Never recalled: spans that begin with leaves and end with computed nodes, and sums that the search splits.
+SEARCHED = ("shifted by one", "dots", "running sum", "running tanh")
+
+
+@pytest.fixture(autouse=True)
+def small_shapes() -> Iterator[None]:
+    start_over(smallest=1)
+    yield
+    start_over()
+
+
+@given(
+    st.integers(2, 10),
+    st.lists(operations, min_size=1, max_size=9),
+    st.integers(0, 8),
+    operations,
+    st.lists(st.integers(0, 30), min_size=1, max_size=3),
+)
+def test_programs_met_again_equal_reference(n: int, plan: Plan, place: int, change: Any, last: list[int]) -> None:
+    """A program, one that differs from it in one operation, and the first again."""
+    start_over(smallest=1)
+    other = [*plan[:place], change, *plan[place + 1 :]]
+    right = {False: run_program(reference, n, plan, last), True: run_program(reference, n, other, last)}
+    for changed in (*[False] * MET, True, False, *[True] * MET, False):
+        assert run_program(microgpt, n, other if changed else plan, last) == right[changed]
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_every_operation_met_again_equals_reference(name: str) -> None:
+    plan = [("linear", 0, 1), (name, 0, 1), ("residual", 0, 1), (name, 0, 2), ("linear of the other", 0, 0)]
+    before = recalled_nodes()
+    for n in (2, 3, 5, 9):
+        for _ in range(MET):
+            assert run_program(microgpt, n, plan, [0, 0]) == run_program(reference, n, plan, [0, 0])
+    assert (recalled_nodes() == before) == (name in SEARCHED)
+
+
+def losses_and_grads(engine: Any, model: Any, documents: Sequence[list[int]]) -> Iterator[list[str]]:
+    """Train with plain gradient steps, as other numbers make other mistakes."""
+    parameters = model.parameters()
+    for document in documents:
+        loss = model.loss(document)
+        loss.backward()
+        yield bits([loss.data, *[p.grad for p in parameters]])
+        for p in parameters:
+            p.data -= 0.1 * p.grad
+            p.grad = 0.0
+
+
+@pytest.mark.parametrize(("n_layer", "n_embd", "n_head"), [(1, 16, 4), (2, 6, 3), (3, 4, 1)])
+def test_documents_of_every_length_and_letter(n_layer: int, n_embd: int, n_head: int) -> None:
+    rng = random.Random(n_embd)
+    sizes = {"n_layer": n_layer, "n_embd": n_embd, "n_head": n_head, "block_size": 6}
+    documents = [[0, *rng.choices(range(1, 5), k=rng.randint(1, 5)), 0] for _ in range(25)]
+    model = GPT(GPTConfig(5, **sizes), random.Random(3))
+    twin = reference.GPT(5, random.Random(3), **sizes)
+    before = recalled_nodes()
+    pairs = zip(losses_and_grads(microgpt, model, documents), losses_and_grads(reference, twin, documents), strict=True)
+    assert all(ours == theirs for ours, theirs in pairs)
+    # Of what a step searches, most is recalled soon.
+    before, loss = recalled_nodes(), model.loss(documents[0])
+    loss.backward()
+    assert recalled_nodes() - before > 30 * n_layer * (len(documents[0]) - 1)
+
+
+def test_graphs_elsewhere_on_the_tape_are_recalled() -> None:
+    """Where losses are kept, each graph is higher than the one before."""
+    model = GPT(GPTConfig(5, n_embd=4, n_head=2), random.Random(3))
+    twin = reference.GPT(5, random.Random(3), n_embd=4, n_head=2)
+    kept, before = [], recalled_nodes()
+    for k in range(5):
+        kept.append(model.loss([0, 1 + k % 4, 2, 0]))
+        kept[-1].backward()
+        before, now = recalled_nodes(), before
+        assert k < MET or before > now + 100
+        twin.loss([0, 1 + k % 4, 2, 0]).backward()
+        assert bits([p.grad for p in model.parameters()]) == bits([p.grad for p in twin.parameters()])
+
+
+def leaves(engine: Any, rows: int, columns: int, phase: int = 0) -> Any:
+    """A Matrix, or rows of Values."""
+    data = [[math.sin(i * columns + j + phase) for j in range(columns)] for i in range(rows)]
+    return Matrix(data) if engine is microgpt else [[engine.Value(item) for item in row] for row in data]
+
+
+def grads(*matrices: Any) -> list[str]:
+    return bits([v.grad for matrix in matrices for row in matrix for v in row])
+
+
+def tied(engine: Any, token: int, target: int, e: Any, w: Any) -> list[str]:
+    """One matrix embeds a token and gives its logit: where the two are the same, x[k] uses what the last dot uses before it."""
+    x = each(engine, engine.tanh, product(engine, w, elementwise(engine, e[token], e[4], plus)))
+    dot(engine, e[target], elementwise(engine, x, e[token][::-1], times)).backward()
+    return grads(e, w)
+
+
+def gated(engine: Any, token: int, target: int, e: Any, w: Any) -> list[str]:
+    """Gates made of one row, and another added from its end: where the two are the same, their order shows."""
+    h = elementwise(engine, product(engine, w, e[4]), each(engine, engine.tanh, e[token]), times)
+    dot(engine, e[5], elementwise(engine, h, e[target][::-1], plus)).backward()
+    return grads(e, w)
+
+
+def embedded(engine: Any, token: int, target: int, e: Any, w: Any) -> list[str]:
+    """Any token is as good as another, but for the one whose row the last dot uses, too."""
+    h = elementwise(engine, e[token], e[4], plus)
+    x = each(engine, engine.tanh, product(engine, w, h))
+    dot(engine, e[target], elementwise(engine, x, h[0], times)).backward()
+    return grads(e, w)
+
+
+def gated_at_once(engine: Any, token: int, target: int, e: Any, w: Any) -> list[str]:
+    """The same with the gates before everything else."""
+    dot(engine, w[0], elementwise(engine, each(engine, engine.tanh, e[token]), e[target][::-1], plus)).backward()
+    return grads(e, w)
+
+
+def picked(engine: Any, token: int, target: int, e: Any, w: Any) -> list[str]:
+    """Dots of listed operands, which are not the same ones each time."""
+    x = vector(engine, [dot(engine, [e[token][k ^ 1], w[k][0]], [w[0][k], e[5][k]]) for k in range(8)])
+    x = elementwise(engine, each(engine, engine.tanh, x), e[4][::-1], times)
+    dot(engine, e[target], x).backward()
+    return grads(e, w)
+
+
+@pytest.mark.parametrize("graph", [tied, gated, gated_at_once, embedded, picked])
+def test_rows_that_are_used_twice_are_told_apart(graph: Any) -> None:
+    for first in range(4):
+        start_over(smallest=1)
+        second, third = (first + 1) % 4, (first + 2) % 4
+        pairs = [(first, second)] * (MET + 1)
+        pairs += [(third, second), (first, first), (second, second), (4, second), (first, 4), *pairs]
+        ours, theirs = ((e, leaves(e, 6, 8), leaves(e, 8, 8, 40)) for e in (microgpt, reference))
+        before = recalled_nodes()
+        for pair in pairs:
+            assert graph(ours[0], *pair, *ours[1:]) == graph(theirs[0], *pair, *theirs[1:])
+        assert recalled_nodes() > before
+
+
+def test_chain_of_alike_nodes_is_no_run() -> None:
+    """Each one an operand of the next."""
+
+    def run(engine: Any) -> list[list[str]]:
+        w = leaves(engine, 2, 3)
+        results = []
+        for _ in range(MET):
+            y = w[0][0]
+            for _ in range(20):
+                y = y * 1.1
+            dot(engine, w[1], elementwise(engine, w[0], y, times)).backward()
+            results.append(grads(w))
+        return results
+
+    before = recalled_nodes()
+    assert run(microgpt) == run(reference)
+    assert recalled_nodes() > before
+
+
+def test_what_a_sum_came_to_before_is_not_recalled_below_it() -> None:
+    """The same graph below another sum, which uses a leaf or a node of it before."""
+
+    def run(engine: Any) -> list[list[str]]:
+        w, free, results = leaves(engine, 3, 3), engine.Value(0.7), []
+        for first in (free, free, free, w[0][0], w[2][1], None, free):
+            x = elementwise(engine, elementwise(engine, w[0], w[1], times), w[0], plus)
+            x = each(engine, engine.tanh, x)
+            add_up(engine, [x[1] if first is None else first, dot(engine, w[2], x)]).backward()
+            results.append([*grads(w), *bits([free.grad])])
+        return results
+
+    before = recalled_nodes()
+    assert run(microgpt) == run(reference)
+    assert recalled_nodes() > before
+
+
+def test_shapes_of_one_size_are_learnt_less_and_less_often() -> None:
+    """Graphs that are never the same again cost a search each, and next to nothing more."""
+    before = recalled_nodes()
+    x = Vector([0.1 * i for i in range(8)])
+    for k in range(60):
+        y = x * 1.0
+        for bit in range(6):
+            y = microgpt.tanh(y) if k >> bit & 1 else microgpt.sigmoid(y)
+        (x @ y).backward()
+    assert recalled_nodes() == before
+    assert known_shapes() == 4  # after 2, 6, 14 and 30
+
+
+def test_constants_may_change() -> None:
+    """Numbers in the graph are no part of its shape; runs are, whose numbers are the same."""
+
+    def run(engine: Any) -> list[list[str]]:
+        x = [engine.Value(0.1 * i) for i in range(4)]
+        results = []
+        for k in range(6):
+            y = (
+                vector(engine, [v * (0.5 + k) for v in x])
+                if k < 4
+                else vector(engine, [v * (0.5 + i + k) for i, v in enumerate(x)])
+            )
+            y = each(engine, engine.tanh, y)
+            dot(engine, vector(engine, x), y).backward()
+            results.append(bits([v.grad for v in x]))
+        return results
+
+    assert run(microgpt) == run(reference)
