@@ -7,7 +7,9 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.math cimport pow
 from libc.stdint cimport uint32_t
 
-from microgpt._runs cimport Operands, at, put_constant_run, put_dot, put_pair_run, put_sum, put_unary_run, run, same
+from microgpt._runs cimport (
+    Operands, at, part, put_constant_run, put_dot, put_dots, put_pair_run, put_sum, put_unary_run, run, same
+)
 from microgpt._tape cimport (
     ADD_CONSTANT, BLOCK_END, COS, EXP, LOG, MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL, MUL_CONSTANT,
     POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, TANH, anchor, reserve, reserve_listed, tape
@@ -76,21 +78,39 @@ cdef Value choose(int of_values, int of_constant, object x, object y):
     return constant(of_constant, <Value>x, as_number(y, "minimum or maximum"))
 
 
-cdef uint32_t put_exponentials(Operands z, uint32_t n) except 0:
-    """exp(z - max z) for each of n logits; the maximum is a plain number, as in the reference. Room: 2 * n."""
-    cdef double top = tape.data[at(z, 0)]
-    cdef uint32_t i
-    for i in range(1, n):
-        if tape.data[at(z, i)] > top:
-            top = tape.data[at(z, i)]
-    return put_unary_run(EXP, run(put_constant_run(ADD_CONSTANT, z, n, -top)), n)
+cdef uint32_t put_exponentials(Operands z, uint32_t n, uint32_t sets) except 0:
+    """exp(z - max z) for each of n logits; the maximum is a plain number, as in the reference. Room: 2 * n * sets.
+
+    Of several sets of logits, in a run: those of the first are numbers 0, sets, 2 * sets, ... The results are set after set.
+    """
+    cdef uint32_t start = tape.top
+    cdef Operands of_set
+    cdef double top
+    cdef uint32_t i, k
+    for k in range(sets):
+        of_set = part(z, k)
+        of_set.step *= sets
+        top = tape.data[at(of_set, 0)]
+        for i in range(1, n):
+            if tape.data[at(of_set, i)] > top:
+                top = tape.data[at(of_set, i)]
+        put_constant_run(ADD_CONSTANT, of_set, n, -top)
+    return put_unary_run(EXP, run(start), n * sets)
 
 
-cdef uint32_t put_softmax(Operands z, uint32_t n) except 0:
-    """Room: 4 * n + 1. Each element has its own power node, which decides the last bit of the gradient."""
-    cdef uint32_t e = put_exponentials(z, n)
-    cdef uint32_t total = put_sum(run(e), n)
-    return put_pair_run(MUL, run(e), run(put_constant_run(POW_CONSTANT, same(total), n, -1.0)), n)
+cdef uint32_t put_softmax(Operands z, uint32_t n, uint32_t sets) except 0:
+    """Several sets of logits as `put_exponentials`. Room: (4 * n + 1) * sets. Each element has its own power node, which decides
+    the last bit of the gradient.
+    """
+    cdef uint32_t e = put_exponentials(z, n, sets)
+    cdef uint32_t total = tape.top
+    cdef uint32_t power, k
+    for k in range(sets):
+        put_sum(run(e + k * n), n)
+    power = tape.top
+    for k in range(sets):
+        put_constant_run(POW_CONSTANT, same(total + k), n, -1.0)
+    return put_pair_run(MUL, run(e), run(power), n * sets)
 
 
 def softmax(logits):
@@ -102,7 +122,7 @@ def softmax(logits):
     cdef Vector z = as_vector(logits)
     cdef Vector result = new_vector()
     reserve(tape, 4 * <size_t>z.n + 1)
-    settle(result, put_softmax(elements(z, 0), z.n), z.n)
+    settle(result, put_softmax(elements(z, 0), z.n, 1), z.n)
     return result
 
 
@@ -141,7 +161,7 @@ def cross_entropy(logits, Py_ssize_t target):
         raise IndexError(f"cross_entropy needs 0 <= target < {z.n}, got {target}")
     i = <uint32_t>target
     reserve(tape, 2 * <size_t>z.n + 5)
-    e = put_exponentials(elements(z, 0), z.n)
+    e = put_exponentials(elements(z, 0), z.n, 1)
     p = put_constant_run(POW_CONSTANT, same(put_sum(run(e), z.n)), 1, -1.0)
     p = put_pair_run(MUL, same(e + i), same(p), 1)
     p = put_unary_run(LOG, same(p), 1)
@@ -178,31 +198,25 @@ def attention(query, keys, values, Py_ssize_t n_head):
 
 cdef int put_attention(Vector result, Vector q, list keys, list values, uint32_t n_head, uint32_t head_dim) except -1:
     cdef uint32_t time = <uint32_t>len(keys)
-    cdef double scale = pow(pow(head_dim, 0.5), -1.0)
-    cdef uint32_t h, j, t
-    cdef uint32_t start = 0
+    cdef uint32_t j, t
+    cdef uint32_t scores = tape.top
+    cdef uint32_t weights, start
     cdef Vector vector
-    cdef uint32_t *weights = <uint32_t *>PyMem_Malloc((n_head + time) * sizeof(uint32_t))   # freed below
-    cdef uint32_t *column = weights + n_head
-    if weights == NULL:
+    cdef uint32_t *column = <uint32_t *>PyMem_Malloc(time * sizeof(uint32_t))   # freed below
+    if column == NULL:
         raise MemoryError(f"no room for attention over {time} positions")
     try:
-        for h in range(n_head):
-            for t in range(time):
-                vector = keys[t]
-                j = put_dot(elements(q, h * head_dim), elements(vector, h * head_dim), head_dim)
-                if t == 0:
-                    start = j
-            start = put_constant_run(MUL_CONSTANT, run(start), time, scale)
-            weights[h] = put_softmax(run(start), time)
+        for vector in keys:                     # key by key, a score for each head
+            put_dots(elements(q, 0), elements(vector, 0), head_dim, n_head)
+        scores = put_constant_run(MUL_CONSTANT, run(scores), n_head * time, pow(pow(head_dim, 0.5), -1.0))
+        weights = put_softmax(run(scores), time, n_head)
         start = tape.top
-        for h in range(n_head):
-            for j in range(h * head_dim, (h + 1) * head_dim):
-                for t in range(time):
-                    vector = values[t]
-                    column[t] = at(elements(vector, j), 0)
-                put_dot(run(weights[h]), Operands(0, 0, column), time)
+        for j in range(q.n):
+            for t in range(time):
+                vector = values[t]
+                column[t] = at(elements(vector, j), 0)
+            put_dot(run(weights + j // head_dim * time), Operands(0, 0, column), time)
     finally:
-        PyMem_Free(weights)
+        PyMem_Free(column)
     settle(result, start, q.n)
     return 0

@@ -15,6 +15,7 @@ from microgpt._vectors cimport chosen
 
 cdef extern from "kernels.h" nogil:
     double square(double x)
+    void relu_partials(double *grad, const double *x, const double *g, size_t n)
     void dot_partials(double *gw, double *gx, const double *w, const double *x, double g, size_t n)
 
 cdef double domain_error(str op, str allowed, double x) except? -1.0 with gil
@@ -274,16 +275,20 @@ cdef inline void propagate_run(Tape *t, uint32_t first, uint32_t n) noexcept nog
     cdef double total, local_grad
     cdef uint32_t i
     if op == DOT:
-        if apart(a, n * length, b, length):
+        if step_a == length and step_b == 0 and apart(a, n * length, b, length):
             chosen.dot_rows_partials(&grad[a], &grad[b], &data[a], &data[b], g, n, length)
             return
     elif op <= LAST_UNARY:
         if step_a == 1:
             unary_partials(op, &grad[a], &data[a], &data[first], k, g, n)
             return
-        local_grad = partial_a(op, data[a], k, data[first])     # the nodes are equal
-        for i in range(n, 0, -1):
-            grad[a] += local_grad * g[i - 1]
+        if step_a == 0:                                         # the nodes are equal
+            local_grad = partial_a(op, data[a], k, data[first])
+            for i in range(n, 0, -1):
+                grad[a] += local_grad * g[i - 1]
+            return
+        for i in range(n):
+            grad[a + i * step_a] += partial_a(op, data[a + i * step_a], k, data[first + i]) * g[i]
         return
     elif step_a == 1 and op == ADD and step_b == 1 and apart(a, n, b, n):
         for i in range(n):
@@ -313,8 +318,7 @@ cdef inline void unary_partials(uint8_t op, double *grad, const double *data, co
                                 uint32_t n) noexcept nogil:
     cdef uint32_t i
     if op == RELU:
-        for i in range(n):
-            grad[i] += relu_partial(data[i]) * g[i]
+        relu_partials(grad, data, g, n)
     elif op == ADD_CONSTANT:
         for i in range(n):
             grad[i] += g[i]

@@ -362,10 +362,11 @@ cdef bint goes_on(Tape *t, uint32_t head, uint32_t id) noexcept:
         if first[0] != second[0] or first[1] != second[1]:
             return False
     if node.op <= LAST_UNARY:
-        return a <= 1 and both_leaves_or_none(t, node.a, a) and node[1].argument.stamp == node.argument.stamp
+        return both_leaves_or_none(t, node.a, a) and node[1].argument.stamp == node.argument.stamp
     if node.op <= LAST_BINARY:
         return a <= 1 and b <= 1 and both_leaves_or_none(t, node.a, a) and both_leaves_or_none(t, node.argument.pair.b, b)
-    return node[1].argument.pair.n == node.argument.pair.n and (node.op != DOT or (a == node.argument.pair.n and b == 0))
+    return node[1].argument.pair.n == node.argument.pair.n and (
+        node.op != DOT or (a == node.argument.pair.n and (b == 0 or b == a)))
 
 
 cdef inline bint both_leaves_or_none(Tape *t, uint32_t child, uint32_t step) noexcept:

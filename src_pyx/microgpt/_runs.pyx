@@ -1,50 +1,50 @@
 """Emitters: one node for each element of a run, in loops that choose the op once."""
 
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from microgpt._ops cimport evaluate, relu_value
+from microgpt._ops cimport evaluate
 from microgpt._tape cimport (
-    ADD, ADD_CONSTANT, DOT, DOT_LISTED, MUL, MUL_CONSTANT, RELU, SUM, SUM_LISTED, UNSEEN, Node, put_block, put_pair, tape
+    ADD, ADD_CONSTANT, DOT, DOT_LISTED, MUL, MUL_CONSTANT, RELU, SUM, SUM_LISTED, Argument, Node, put_block, put_pair, tape
 )
 
 cdef extern from "kernels.h" nogil:
     void dot_rows(double *y, const double *w, const double *x, size_t rows, size_t n)
+    void clear_run(double *grad, uint8_t *seen, PyObject **handle, size_t n)
+    void relu_run(double *y, const double *x, size_t n)
+    uint64_t word(uint32_t first, uint32_t second)
+    void write_run(void *nodes, uint64_t head, uint64_t argument, uint64_t head_step, uint64_t argument_step, size_t n)
 
 
 cdef uint32_t put_unary_run(uint8_t op, Operands x, uint32_t n) except 0:
     return put_constant_run(op, x, n, 0.0)
 
 
-cdef inline void put_run(uint8_t op, Operands x, uint32_t n) noexcept nogil:
-    """Put `n` nodes whose data and arguments are written already."""
-    cdef Node *nodes = &tape.node[tape.top]       # locals: for all that C knows, a store of bytes changes the tape
-    cdef double *grad = &tape.grad[tape.top]
-    cdef uint8_t *seen = &tape.seen[tape.top]
-    cdef PyObject **handle = &tape.handle[tape.top]
+cdef inline void put_run(uint8_t op, Operands x, uint64_t argument, uint64_t argument_step, uint32_t n) noexcept nogil:
+    """Put `n` nodes whose data are written already, the arguments each a step further."""
+    cdef uint32_t start = tape.top
     cdef uint32_t i
-    for i in range(n):
-        nodes[i].op = op
-        nodes[i].a = at(x, i)
-        grad[i] = 0.0
-        seen[i] = UNSEEN
-        handle[i] = NULL
-    tape.top += n
+    write_run(&tape.node[start], word(op, x.start), argument, word(0, x.step), argument_step, n)
+    if x.listed != NULL:
+        for i in range(n):
+            tape.node[start + i].a = x.listed[i]
+    clear_run(&tape.grad[start], &tape.seen[start], &tape.handle[start], n)
+    tape.top = start + n
 
 
 cdef uint32_t put_constant_run(uint8_t op, Operands x, uint32_t n, double k) except 0:
     cdef uint32_t start = tape.top
-    cdef Node *nodes = &tape.node[start]
     cdef double *data = tape.data
     cdef double *result = &data[start]
+    cdef Argument argument
     cdef uint32_t i
-    if x.listed != NULL:
-        for i in range(n):
-            result[i] = evaluate(op, data[x.listed[i]], k)
-    elif x.step == 0:                           # n times the same
+    if x.listed == NULL and x.step == 0:        # n times the same
         result[0] = evaluate(op, data[x.start], k)
         for i in range(1, n):
             result[i] = result[0]
+    elif x.listed != NULL or x.step != 1:
+        for i in range(n):
+            result[i] = evaluate(op, data[at(x, i)], k)
     elif op == ADD_CONSTANT:                    # the choice of the op outside the loop, where it is a plain one
         for i in range(n):
             result[i] = data[x.start + i] + k
@@ -52,14 +52,12 @@ cdef uint32_t put_constant_run(uint8_t op, Operands x, uint32_t n, double k) exc
         for i in range(n):
             result[i] = data[x.start + i] * k
     elif op == RELU:
-        for i in range(n):
-            result[i] = relu_value(data[x.start + i])
+        relu_run(result, &data[x.start], n)
     else:
         for i in range(n):
             result[i] = evaluate(op, data[x.start + i], k)
-    for i in range(n):
-        nodes[i].argument.constant = k
-    put_run(op, x, n)
+    argument.constant = k
+    put_run(op, x, argument.stamp, 0, n)
     return start
 
 
@@ -78,10 +76,10 @@ cdef uint32_t put_pair_run(uint8_t op, Operands x, Operands y, uint32_t n) excep
     else:
         for i in range(n):
             result[i] = evaluate(op, data[at(x, i)], data[at(y, i)])
-    for i in range(n):
-        nodes[i].argument.pair.b = at(y, i)
-        nodes[i].argument.pair.n = 0
-    put_run(op, x, n)
+    put_run(op, x, word(y.start, 0), word(y.step, 0), n)
+    if y.listed != NULL:
+        for i in range(n):
+            nodes[i].argument.pair.b = y.listed[i]
     return start
 
 
@@ -118,18 +116,34 @@ cdef uint32_t put_dot(Operands x, Operands y, uint32_t n) noexcept:
     return put_pair(tape, DOT_LISTED, start, 0, n, total)
 
 
+cdef uint32_t put_dots(Operands x, Operands y, uint32_t n, uint32_t count) noexcept:
+    """`count` dots of the parts of length `n` of `x` and `y`. Room for listed dots: count * (2 * n + BLOCK_END) words."""
+    cdef uint32_t start = tape.top
+    cdef const double *a = &tape.data[x.start]
+    cdef const double *b = &tape.data[y.start]
+    cdef double total
+    cdef uint32_t i, k
+    if x.listed != NULL or y.listed != NULL:
+        for i in range(count):
+            put_dot(part(x, i * n), part(y, i * n), n)
+        return start
+    for i in range(count):
+        total = 0.0
+        for k in range(i * n, (i + 1) * n):
+            total += a[k] * b[k]
+        tape.data[start + i] = total
+    put_run(DOT, Operands(x.start, n, NULL), word(y.start, n), word(n, 0), count)
+    return start
+
+
 cdef uint32_t put_product(uint32_t matrix, uint32_t rows, Operands x, uint32_t n) except 0:
     """A dot of each row with `x`; the first row starts at `matrix`. Room for listed dots: rows * (2 * n + BLOCK_END) words."""
     cdef uint32_t start = tape.top
-    cdef Node *nodes = &tape.node[start]
     cdef uint32_t i
     if x.listed != NULL:
         for i in range(rows):
             put_dot(run(matrix + i * n), x, n)
         return start
     dot_rows(&tape.data[start], &tape.data[matrix], &tape.data[x.start], rows, n)
-    for i in range(rows):
-        nodes[i].argument.pair.b = x.start
-        nodes[i].argument.pair.n = n
-    put_run(DOT, Operands(matrix, n, NULL), rows)
+    put_run(DOT, Operands(matrix, n, NULL), word(x.start, n), 0, rows)
     return start

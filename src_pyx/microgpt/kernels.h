@@ -137,6 +137,58 @@ static inline int is_run(const void *nodes, const void *first, const uint64_t *s
     return difference == 0;
 }
 
+/* A word of memory with these two numbers one after the other. */
+static inline uint64_t word(uint32_t first, uint32_t second)
+{
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    return (uint64_t)first << 32 | second;
+#else
+    return (uint64_t)second << 32 | first;
+#endif
+}
+
+/* Write n nodes (their two words), each one a step further. Words, not structs: those would go through memory. */
+static inline void write_run(void *nodes, uint64_t head, uint64_t argument, uint64_t head_step, uint64_t argument_step, size_t n)
+{
+    unsigned char *p = (unsigned char *)nodes;
+    size_t i;
+    for (i = 0; i < n; i++) {
+        memcpy(p + 16 * i, &head, sizeof head);
+        memcpy(p + 16 * i + 8, &argument, sizeof argument);
+        head += head_step;
+        argument += argument_step;
+    }
+}
+
+/* Zero n gradients, marks (UNSEEN is 0) and handles. For gcc the zero is some number: it would call memset, slower for so few. */
+struct _object; /* a PyObject */
+static inline void clear_run(double *RESTRICT grad, uint8_t *RESTRICT seen, struct _object **RESTRICT handle, size_t n)
+{
+    static volatile const size_t nothing = 0;
+    const size_t zero = nothing;
+    size_t i;
+    for (i = 0; i < n; i++) {
+        grad[i] = (double)zero;
+        handle[i] = (struct _object *)zero;
+    }
+    for (i = 0; i < n; i++)
+        seen[i] = (uint8_t)zero;
+}
+
+static inline void relu_run(double *RESTRICT y, const double *RESTRICT x, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++)
+        y[i] = x[i] > 0.0 ? x[i] : 0.0;
+}
+
+static inline void relu_partials(double *RESTRICT grad, const double *RESTRICT x, const double *RESTRICT g, size_t n)
+{
+    size_t i;
+    for (i = 0; i < n; i++)
+        grad[i] += (x[i] > 0.0 ? 1.0 : 0.0) * g[i];
+}
+
 /* pow(x, 2) and pow(x, 0.5), to the bit, mostly without calling pow.
  *
  * x * x and sqrt(x) are correctly rounded. glibc's pow errs by at most 0.511 ulp plus 2^-14.4 ulp per unit of |log(result)|
