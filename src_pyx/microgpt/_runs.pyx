@@ -1,6 +1,5 @@
 """Emitters: one node for each element of a run, in loops that choose the op once."""
 
-from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from microgpt._ops cimport evaluate
@@ -10,7 +9,7 @@ from microgpt._tape cimport (
 
 cdef extern from "kernels.h" nogil:
     void dot_rows(double *y, const double *w, const double *x, size_t rows, size_t n)
-    void clear_run(double *grad, uint8_t *seen, PyObject **handle, size_t n)
+    void clear_run(double *grad, uint8_t *seen, size_t n)
     void relu_run(double *y, const double *x, size_t n)
     uint64_t word(uint32_t first, uint32_t second)
     void write_run(void *nodes, uint64_t head, uint64_t argument, uint64_t head_step, uint64_t argument_step, size_t n)
@@ -28,7 +27,7 @@ cdef inline void put_run(uint8_t op, Operands x, uint64_t argument, uint64_t arg
     if x.listed != NULL:
         for i in range(n):
             tape.node[start + i].a = x.listed[i]
-    clear_run(&tape.grad[start], &tape.seen[start], &tape.handle[start], n)
+    clear_run(&tape.grad[start], &tape.seen[start], n)
     tape.top = start + n
 
 

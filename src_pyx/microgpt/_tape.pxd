@@ -85,6 +85,7 @@ cdef struct Tape:
     PyObject **handle               # first of the live handles anchored at the node, borrowed, or NULL
     uint32_t top                    # first free id; nodes live in [1, top)
     uint32_t capacity               # ids that fit into the arrays
+    uint32_t cleared                # the handles of [top, cleared) are NULL
 
     uint32_t *pool                  # operands listed one by one: a block per node (put_block)
     size_t pool_top                 # first free word
@@ -178,7 +179,7 @@ cdef int reallocate(void **array, size_t n, size_t size) except -1
 
 cdef inline int reserve(Tape *t, size_t n) except -1:
     """Make room for `n` nodes. It may collect: ids read before are void, an op reserves first, then reads its operands."""
-    if n > t.capacity - t.top:
+    if n > t.cleared - t.top:
         return grow(t, n)
     return 0
 
@@ -231,7 +232,6 @@ cdef inline uint32_t put(Tape *t, uint8_t op, uint8_t seen, uint32_t a, double d
     t.node[i].op = op
     t.seen[i] = seen
     t.node[i].a = a
-    t.handle[i] = NULL
     t.top = i + 1
     return i
 

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy, memmove, memset
 
 cdef enum:
     FIRST_CAPACITY = 1 << 12
@@ -117,20 +117,34 @@ cdef int grow(Tape *t, size_t n) except -1:
     So a node costs constant time on average, however many there are and however many of them stay.
     """
     cdef size_t capacity
+    if n <= t.capacity - t.top:
+        clear_handles(t, n)
+        return 0
     collect(t)
     if 3 * (t.top + n) <= t.capacity:
+        clear_handles(t, n)
         return 0
     if t.top + n > UINT32_MAX:
         raise MemoryError(f"a tape holds at most {UINT32_MAX - 1} nodes, {t.top - 1 + n} wanted")
     capacity = min(max(t.top + n, 2 * <size_t>t.capacity), <size_t>UINT32_MAX)
     if not resize(t, capacity) and t.top + n > t.capacity:
         raise MemoryError(f"no memory for a tape of {capacity} nodes")
+    clear_handles(t, n)
     return 0
+
+
+cdef void clear_handles(Tape *t, size_t n) noexcept:
+    """Set the handles of the next `n` nodes to NULL, for which there is room, and of some more. Pages beyond are not touched."""
+    cdef uint32_t end = <uint32_t>min(t.top + n + FIRST_CAPACITY, <size_t>t.capacity)
+    if end > t.cleared:
+        memset(&t.handle[t.cleared], 0, (end - t.cleared) * sizeof(void *))
+        t.cleared = end
 
 
 cdef bint resize(Tape *t, size_t capacity) noexcept:
     """Give every array room for `capacity` nodes, not below `top`. Without memory return False, with every node still there."""
     t.capacity = min(t.capacity, <uint32_t>capacity)
+    t.cleared = min(t.cleared, t.capacity)
     if not (try_reallocate(<void **>&t.data, capacity, sizeof(double))
             and try_reallocate(<void **>&t.grad, capacity, sizeof(double))
             and try_reallocate(<void **>&t.seen, capacity, sizeof(uint8_t))
@@ -268,6 +282,7 @@ cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
     t.run_start = moved[min(t.run_start, t.top)]
     t.run_end = moved[min(t.run_end, t.top)]
     t.pool_top = pool_top
+    memset(&t.handle[moved[t.top]], 0, (t.top - moved[t.top]) * sizeof(void *))
     t.top = moved[t.top]
 
 
@@ -368,6 +383,7 @@ def get_tape():
 cdef int start() except -1:
     if not resize(tape, FIRST_CAPACITY):
         raise MemoryError("no memory for a tape")
+    clear_handles(tape, 1)
     put_leaf(tape, float("nan"))    # id 0 means no node
     return 0
 

@@ -160,19 +160,16 @@ static inline void write_run(void *nodes, uint64_t head, uint64_t argument, uint
     }
 }
 
-/* Zero n gradients, marks (UNSEEN is 0) and handles. For gcc the zero is some number: it would call memset, slower for so few. */
-struct _object; /* a PyObject */
-static inline void clear_run(double *RESTRICT grad, uint8_t *RESTRICT seen, struct _object **RESTRICT handle, size_t n)
+/* Zero n gradients and marks (UNSEEN is 0). For gcc the zero is some number: it would call memset, slower for so few. */
+static inline void clear_run(double *RESTRICT grad, uint8_t *RESTRICT seen, size_t n)
 {
-    static volatile const size_t nothing = 0;
-    const size_t zero = nothing;
+    static volatile const uint8_t nothing = 0;
+    const uint8_t zero = nothing;
     size_t i;
-    for (i = 0; i < n; i++) {
-        grad[i] = (double)zero;
-        handle[i] = (struct _object *)zero;
-    }
     for (i = 0; i < n; i++)
-        seen[i] = (uint8_t)zero;
+        grad[i] = zero;
+    for (i = 0; i < n; i++)
+        seen[i] = zero;
 }
 
 static inline void relu_run(double *RESTRICT y, const double *RESTRICT x, size_t n)
