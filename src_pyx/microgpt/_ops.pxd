@@ -4,7 +4,7 @@
 # is made: a node that exists can be differentiated.
 
 cimport cython
-from libc.math cimport INFINITY, cos, exp, fabs, isfinite, log, pow, sin, sqrt, tanh
+from libc.math cimport INFINITY, cos, exp, fabs, isfinite, log, sin, sqrt, tanh
 from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt._tape cimport (
@@ -14,7 +14,6 @@ from microgpt._tape cimport (
 from microgpt._vectors cimport chosen
 
 cdef extern from "kernels.h" nogil:
-    double square(double x)
     void relu_partials(double *grad, const double *x, const double *g, size_t n)
     void dot_partials(double *gw, double *gx, const double *w, const double *x, double g, size_t n)
 
@@ -102,12 +101,12 @@ cdef inline double abs_partial(double x) noexcept nogil:
 # Partial: k * data**(k - 1). The bounds of the short way keep value and partial within 1e-300 .. 1e300.
 cdef inline double pow_value(double x, double k) except? -1.0 nogil:
     if -3.0 <= k <= 3.0 and (1e-75 < x < 1e75 or (-1e75 < x < -1e-75 and k == <int>k)):
-        return square(x) if k == 2.0 else pow(x, k)
+        return chosen.power(x, k)
     return pow_at_edge(x, k)
 
 
 cdef inline double pow_partial(double x, double k) noexcept nogil:
-    return k * (x if k == 2.0 else pow(x, k - 1.0))
+    return k * (x if k == 2.0 else chosen.power(x, k - 1.0))
 
 
 # pow of two Values: data > 0, or 0 to a power of 1 or more. Partials: y * x**(y - 1) and x**y * log(x), the latter 0 at x = 0.

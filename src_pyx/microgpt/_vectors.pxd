@@ -1,8 +1,9 @@
-# The long loops, compiled for several widths of vector.
+# The long loops and the powers, compiled for several kinds of processor.
 
 cdef extern from "kernels.h" nogil:
     struct vectors:                 # one variant
         const char *name
+        double (*power)(double x, double k) noexcept nogil
         void (*dot_rows_partials)(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows,
                                   size_t n) noexcept nogil
         void (*adam_run)(double *data, double *grad, double *m, double *v, size_t n, double learning_rate, double beta1,

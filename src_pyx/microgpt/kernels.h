@@ -186,9 +186,9 @@ static inline void relu_partials(double *RESTRICT grad, const double *RESTRICT x
         grad[i] += (x[i] > 0.0 ? 1.0 : 0.0) * g[i];
 }
 
-/* pow(x, 2) and pow(x, 0.5), to the bit, mostly without calling pow.
+/* pow with some exponents, to the bit, mostly without calling pow.
  *
- * x * x and sqrt(x) are correctly rounded. glibc's pow errs by at most 0.511 ulp plus 2^-14.4 ulp per unit of |log(result)|
+ * x * x and sqrt(x) are correctly rounded, and so can a few other powers be. glibc's pow errs by at most 0.511 ulp plus 2^-14.4 ulp per unit of |log(result)|
  * (sysdeps/ieee754/dbl-64/e_pow.c): below 0.55 ulp for every result, below 0.515 ulp for those within 1e-30 .. 1e30. So the two
  * can differ only where the exact result is less than 0.05 ulp, or 0.015 ulp, away from a tie, and then pow gives the other
  * neighbour of the tie or the same. There it decides. On other C libraries, whose pow promises nothing, it always does.
@@ -204,15 +204,6 @@ ALWAYS_INLINE double square_error(double x, double p, int has_fma)
     const double high = c - (c - x);
     const double low = x - high;
     return has_fma ? __builtin_fma(x, x, -p) : ((high * high - p) + 2.0 * high * low) + low * low;
-}
-
-static inline double square(double x)
-{
-    const double p = x * x;
-    /* with the error enlarged to half an ulp at the tie's width, a sum that rounds to p is proof that p is not near a tie */
-    if (GLIBC_POW & (p > 1e-30) & (p < 1e30) & (p + square_error(x, p, 0) * (0.5 / TIE_WITHIN_1E30) == p))
-        return p;
-    return pow(x, 2.0);
 }
 
 /* Index of the first finite x whose square is infinite, or n. */
@@ -233,9 +224,10 @@ static inline size_t find_huge(const double *x, size_t n)
     return i;
 }
 
-/* The long loops (vectors.h), all in one variant. */
+/* The long loops and the powers (vectors.h), all in one variant. */
 struct vectors {
     const char *name;
+    double (*power)(double x, double k); /* pow(x, k), for k from -3 to 3 quickly */
     void (*dot_rows_partials)(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows, size_t n);
     void (*adam_run)(double *data, double *grad, double *m, double *v, size_t n, double learning_rate, double beta1, double beta2,
                      double eps, double correction1, double correction2);

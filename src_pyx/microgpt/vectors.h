@@ -41,6 +41,45 @@ EACH void dot_rows_partials(double *RESTRICT gw, double *RESTRICT gx, const doub
         dot_partials(gw + (r - 1) * n, gx, w + (r - 1) * n, x, g[r - 1], n);
 }
 
+/* pow(x, k): from the power as a sum of two doubles, high the one next to it. With the other one enlarged to half an ulp at a
+ * tie's width, a sum that rounds to high is proof that the power is not near a tie. */
+EACH double power(double x, double k, int has_fma)
+{
+    double high = 0, low = 0, root, square, error;
+    if (GLIBC_POW & (fabs(x) > 1e-75) & (fabs(x) < 1e75)) {
+        if (k == 2.0) {
+            high = x * x;
+            low = square_error(x, high, has_fma);
+        } else if (has_fma & ((k == -1.0) | (k == -2.0))) {
+            high = 1.0 / x;
+            low = __builtin_fma(-high, x, 1.0) * high;
+            if (k == -2.0) {
+                square = high * high;
+                error = __builtin_fma(high, high, -square) + 2.0 * high * low;
+                high = square + error;
+                low = error - (high - square);
+            }
+        } else if (has_fma & ((k == -0.5) | (k == -1.5))) {
+            root = 1.0 / sqrt(x); /* next to x**-0.5; one step of Newton's iteration adds what it lacks */
+            square = root * root;
+            error = __builtin_fma(x, square, -1.0) + x * __builtin_fma(root, root, -square);
+            error *= -0.5 * root;
+            high = root + error;
+            low = error - (high - root);
+            if (k == -1.5) {
+                const double inverse = 1.0 / x;
+                square = inverse * high;
+                error = __builtin_fma(inverse, high, -square) + inverse * low + __builtin_fma(-inverse, x, 1.0) * square;
+                high = square + error;
+                low = error - (high - square);
+            }
+        }
+        if ((high != 0) & (high + low * (0.5 / TIE) == high))
+            return high;
+    }
+    return pow(x, k);
+}
+
 /* a * b + c, with one rounding or two: for comparisons that hold with either. */
 EACH double multiply_add(double a, double b, double c, int has_fma) { return has_fma ? __builtin_fma(a, b, c) : a * b + c; }
 
@@ -121,7 +160,11 @@ EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, d
     {                                                                                                                           \
         adam_run(data, grad, m, v, n, learning_rate, beta1, beta2, eps, correction1, correction2, has_fma);                     \
     }                                                                                                                           \
-    static const struct vectors name = {#name, name##_dot_rows_partials, name##_adam_run};
+    target static double name##_power(double x, double k)                                                                       \
+    {                                                                                                                           \
+        return power(x, k, has_fma);                                                                                            \
+    }                                                                                                                           \
+    static const struct vectors name = {#name, name##_power, name##_dot_rows_partials, name##_adam_run};
 
 #if defined(__FP_FAST_FMA)
 VARIANT(baseline, , 1)
