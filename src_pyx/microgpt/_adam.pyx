@@ -9,9 +9,6 @@ from microgpt._tape cimport LEAF, new_stamp, stamp_run, tape
 from microgpt._vector cimport Vector, elements
 from microgpt._vectors cimport chosen
 
-cdef extern from "kernels.h" nogil:
-    size_t find_huge(const double *x, size_t n)
-
 
 def check_leaves(Vector parameters):
     """Raise ValueError unless every parameter is a leaf."""
@@ -62,7 +59,7 @@ def adam_step(Vector parameters, array.array m, array.array v, double learning_r
     x = elements(parameters, 0)
     while i < n:
         length = run_length(x, i, n)
-        k = <uint32_t>find_huge(&tape.grad[at(x, i)], length)
+        k = <uint32_t>chosen.find_huge(&tape.grad[at(x, i)], length)
         if k < length:
             raise OverflowError(f"the square of a gradient is too large: parameter {i + k}, {tape.grad[at(x, i + k)]!r}")
         i += length

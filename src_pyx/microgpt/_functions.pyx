@@ -178,22 +178,37 @@ def attention(query, keys, values, Py_ssize_t n_head):
     """
     cdef Vector q = as_vector(query)
     cdef Vector result = new_vector()
-    cdef list k = [as_vector(key) for key in keys]
-    cdef list v = [as_vector(value) for value in values]
+    cdef list k = vectors_of(keys, q.n)
+    cdef list v = vectors_of(values, q.n)
     cdef size_t time = len(k)
     cdef uint32_t head_dim
     if not 0 < n_head <= q.n or q.n % n_head:
         raise ValueError(f"attention needs n_head to divide {q.n}, got {n_head}")
     if time == 0 or time != <size_t>len(v):
         raise ValueError(f"attention needs as many keys as values and at least one, got {time} and {len(v)}")
-    for vector in k + v:
-        if len(vector) != q.n:
-            raise ValueError(f"attention needs keys and values of the query's length {q.n}, got {len(vector)}")
     head_dim = q.n // <uint32_t>n_head
     reserve(tape, n_head * (6 * time + 1) + q.n)
     reserve_listed(tape, q.n * (2 * time + BLOCK_END) + n_head * time * (2 * head_dim + BLOCK_END))
     put_attention(result, q, k, v, <uint32_t>n_head, head_dim)
     return result
+
+
+cdef list vectors_of(object given, uint32_t n):
+    """Return keys or values as a list of Vectors of length `n`, which it mostly is."""
+    cdef list vectors = given if type(given) is list else list(given)
+    cdef Py_ssize_t i
+    for i in range(len(vectors)):
+        if type(vectors[i]) is not Vector:
+            return [as_vector_of(n, item) for item in vectors]
+        as_vector_of(n, vectors[i])
+    return vectors
+
+
+cdef Vector as_vector_of(uint32_t n, object x):
+    cdef Vector v = as_vector(x)
+    if v.n != n:
+        raise ValueError(f"attention needs keys and values of the query's length {n}, got {v.n}")
+    return v
 
 
 cdef int put_attention(Vector result, Vector q, list keys, list values, uint32_t n_head, uint32_t head_dim) except -1:

@@ -19,7 +19,8 @@ from microgpt._tape cimport (
 )
 
 cdef extern from "kernels.h" nogil:
-    bint is_run(const void *nodes, const void *first, const uint64_t *step, size_t n)
+    bint is_run(const void *nodes, uint64_t head, uint64_t argument, const uint64_t *step, size_t n)
+    uint64_t word(uint32_t first, uint32_t second)
     void node_step(uint64_t *step, const void *before, const void *after)
 
 cdef enum:
@@ -31,21 +32,25 @@ cdef enum:
     SIGHTS = 1 << 10
 
 cdef uint32_t NONE = UINT32_MAX
+cdef uint32_t MOVES = UINT32_MAX        # bits of the distance that is to be added to an id
 cdef uint32_t HEAD = UINT32_MAX - 1     # in place of `waits`: done, and the last node of its run
 
 cdef struct Part:                   # a run of a shape. Ids of computed nodes are distances from the start of the span
     uint32_t first
     uint32_t count
-    Node node                       # the first one of the run
+    uint32_t op
+    uint32_t a                      # operands of the first one, as in a Node
+    uint32_t b
+    uint32_t n
+    uint32_t moves_a                # MOVES if the operands are computed nodes, else 0
+    uint32_t moves_b
     uint64_t step[2]                # from one node to the next, as is_run wants it
-    bint moves_a                    # whether the operands are computed nodes
-    bint moves_b
     bint loose                      # whether any other SEEN operands would do
     uint32_t listed                 # where the operands of its nodes begin in `listed`, if the op lists them
 
 cdef struct Listed:
     uint32_t id
-    uint32_t moves                  # NONE if it is a computed node, 0 if a leaf
+    uint32_t moves                  # MOVES if it is a computed node, 0 if a leaf
 
 cdef struct Span:
     uint32_t start
@@ -149,28 +154,27 @@ cdef bint fits(Tape *t, const Shape *shape, uint32_t start, uint32_t n, uint32_t
 
 cdef bint fits_part(Tape *t, const Shape *shape, const Part *part, uint32_t start, uint32_t n, uint32_t beside) noexcept nogil:
     cdef const Node *node = &t.node[start + part.first]
-    cdef Node wanted = part.node
-    cdef const Listed *listed
-    cdef uint32_t i, k
-    if node.op != wanted.op:
+    cdef uint64_t head, argument
+    if node.op != part.op:
         return False
-    if wanted.op <= LAST_UNARY:
-        wanted.argument = node.argument         # the constant does not matter; it is the same for the run
-    elif part.moves_b:
-        wanted.argument.pair.b += start
-    if part.moves_a:
-        wanted.a += start
+    if part.op > DOT:
+        return fits_listed(t, &shape.listed[part.listed], part, node, start)
+    head = word(part.op, part.a + (start & part.moves_a))
+    argument = word(part.b + (start & part.moves_b), part.n)
     if part.loose:
-        wanted.a = node.a
-        if wanted.op > LAST_UNARY:
-            wanted.argument.pair.b = node.argument.pair.b
-        if not loose_fits(t, part, node, n, beside):
+        head = word(part.op, node.a)
+        argument = node.argument.stamp
+        if (part.op > LAST_BINARY and node.argument.pair.n != part.n) or not loose_fits(t, part, node, n, beside):
             return False
-    if wanted.op <= DOT:
-        return is_run(node, &wanted, part.step, part.count)
-    listed = &shape.listed[part.listed]
+    if part.op <= LAST_UNARY:
+        argument = node.argument.stamp          # the number does not matter; it is the same for the run
+    return is_run(node, head, argument, part.step, part.count)
+
+
+cdef bint fits_listed(Tape *t, const Listed *listed, const Part *part, const Node *node, uint32_t start) noexcept nogil:
+    cdef uint32_t i, k
     for i in range(part.count):
-        if node[i].op != wanted.op or node[i].argument.pair.n != wanted.argument.pair.n:
+        if node[i].op != part.op or node[i].argument.pair.n != part.n:
             return False
         for k in range(listed_operands(node)):
             if t.pool[node[i].a + k] != listed[k].id + (start & listed[k].moves):
@@ -470,26 +474,30 @@ cdef bint write_operands(Tape *t, Draft *d, Shape *shape, Part *part, uint32_t s
     cdef uint32_t i, k, child
     cdef bint moves
     cdef bint listed = node.op > DOT
-    part.node = node[0]
+    part.op = node.op
+    part.a = node.a
+    part.b = node.argument.pair.b
+    part.n = node.argument.pair.n
     part.step[0] = part.step[1] = 0
     if part.count > 1:
         node_step(part.step, node, &node[1])
-    part.moves_a = not listed and t.node[node.a].op != LEAF
-    part.moves_b = not listed and node.op > LAST_UNARY and node.op != SUM and t.node[node.argument.pair.b].op != LEAF
+    part.moves_a = part.moves_b = 0
+    if not listed and t.node[node.a].op != LEAF:
+        part.moves_a = MOVES
+        part.a -= start
+    if not listed and node.op > LAST_UNARY and node.op != SUM and t.node[node.argument.pair.b].op != LEAF:
+        part.moves_b = MOVES
+        part.b -= start
     part.loose &= not (listed or part.moves_a or part.moves_b)
-    if part.moves_a:
-        part.node.a -= start
-    if part.moves_b:
-        part.node.argument.pair.b -= start
     for i in range(start + part.first, start + part.first + part.count):
         for k in range(operand_count(t, i)):
             child = operand(t, i, k)
             moves = t.node[child].op != LEAF
             if listed:
                 shape.listed[shape.listed_length].id = child - start if moves else child
-                shape.listed[shape.listed_length].moves = NONE if moves else 0
+                shape.listed[shape.listed_length].moves = MOVES if moves else 0
                 shape.listed_length += 1
-            elif moves != (part.moves_b if k & 1 and node.op != SUM else part.moves_a):
+            elif moves != ((part.moves_b if k & 1 and node.op != SUM else part.moves_a) == MOVES):
                 return False
             if d.place[child] == NONE and not part.loose:
                 d.last[child] = HEAD

@@ -6,6 +6,7 @@ cdef extern from "kernels.h" nogil:
         double (*power)(double x, double k) noexcept nogil
         void (*dot_rows_partials)(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows,
                                   size_t n) noexcept nogil
+        size_t (*find_huge)(const double *x, size_t n) noexcept nogil
         void (*adam_run)(double *data, double *grad, double *m, double *v, size_t n, double learning_rate, double beta1,
                          double beta2, double eps, double correction1, double correction2) noexcept nogil
 

@@ -88,30 +88,17 @@ static inline size_t count_marks(const uint8_t *p, uint8_t mark, size_t n)
     return i;
 }
 
-/* How many of the n >= 2 nodes (_tape.pxd: op and a in one word, the argument in another) have the op of the first, and
- * operands as far from those of the node before as in the second. */
-static inline size_t count_alike(const void *nodes, size_t n)
+/* A word of memory with these two numbers one after the other. */
+static inline uint64_t word(uint32_t first, uint32_t second)
 {
-    const unsigned char *p = (const unsigned char *)nodes;
-    uint64_t first[4], step[2], now[2], before[2];
-    size_t i;
-    memcpy(first, p, sizeof first);
-    step[0] = first[2] - first[0];
-    step[1] = first[3] - first[1];
-    if (memcmp(p, p + 16, sizeof(uint32_t)) != 0) /* op */
-        return 1;
-    memcpy(before, p + 16, sizeof before);
-    for (i = 2; i < n; i++) {
-        memcpy(now, p + 16 * i, sizeof now);
-        if (((now[0] - before[0]) ^ step[0]) | ((now[1] - before[1]) ^ step[1]))
-            break;
-        before[0] = now[0];
-        before[1] = now[1];
-    }
-    return i;
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    return (uint64_t)first << 32 | second;
+#else
+    return (uint64_t)second << 32 | first;
+#endif
 }
 
-/* What differs between two nodes, for is_run. */
+/* What differs between two nodes (_tape.pxd: op and a in one word, the argument in another). */
 static inline void node_step(uint64_t *step, const void *before, const void *after)
 {
     uint64_t a[2], b[2];
@@ -121,30 +108,50 @@ static inline void node_step(uint64_t *step, const void *before, const void *aft
     step[1] = b[1] - a[1];
 }
 
-/* Whether the n nodes are equal to `first`, and each one a step further. */
-static inline int is_run(const void *nodes, const void *first, const uint64_t *step, size_t n)
+/* Whether the n nodes are (head, argument), and each one a step further. Both words at once where the compiler can be told. */
+static inline int is_run(const void *nodes, uint64_t head, uint64_t argument, const uint64_t *step, size_t n)
 {
     const unsigned char *p = (const unsigned char *)nodes;
-    uint64_t wanted[2], now[2], difference = 0;
     size_t i;
-    memcpy(wanted, first, sizeof wanted);
+#if defined(__GNUC__)
+    typedef uint64_t words __attribute__((vector_size(16)));
+    words wanted = {head, argument}, further = {step[0], step[1]}, now, difference = {0, 0};
+    for (i = 0; i < n; i++) {
+        memcpy(&now, p + 16 * i, sizeof now);
+        difference |= now ^ wanted;
+        wanted += further;
+    }
+#else
+    uint64_t now[2], difference[2] = {0, 0};
     for (i = 0; i < n; i++) {
         memcpy(now, p + 16 * i, sizeof now);
-        difference |= (now[0] ^ wanted[0]) | (now[1] ^ wanted[1]);
-        wanted[0] += step[0];
-        wanted[1] += step[1];
+        difference[0] |= now[0] ^ head;
+        difference[1] |= now[1] ^ argument;
+        head += step[0];
+        argument += step[1];
     }
-    return difference == 0;
+#endif
+    return (difference[0] | difference[1]) == 0;
 }
 
-/* A word of memory with these two numbers one after the other. */
-static inline uint64_t word(uint32_t first, uint32_t second)
+/* How many of the n >= 2 nodes are of the op of the first, and each as far from the one before as the second. */
+static inline size_t count_alike(const void *nodes, size_t n)
 {
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    return (uint64_t)first << 32 | second;
-#else
-    return (uint64_t)second << 32 | first;
-#endif
+    const unsigned char *p = (const unsigned char *)nodes;
+    uint64_t first[2], step[2], now[2];
+    size_t i;
+    if (memcmp(p, p + 16, sizeof(uint32_t)) != 0) /* op */
+        return 1;
+    memcpy(first, p, sizeof first);
+    node_step(step, p, p + 16);
+    if (is_run(p, first[0], first[1], step, n))
+        return n;
+    for (i = 2; i < n; i++) {
+        node_step(now, p + 16 * (i - 1), p + 16 * i);
+        if (now[0] != step[0] || now[1] != step[1])
+            break;
+    }
+    return i;
 }
 
 /* Write n nodes (their two words), each one a step further. Words, not structs: those would go through memory. */
@@ -206,29 +213,12 @@ ALWAYS_INLINE double square_error(double x, double p, int has_fma)
     return has_fma ? __builtin_fma(x, x, -p) : ((high * high - p) + 2.0 * high * low) + low * low;
 }
 
-/* Index of the first finite x whose square is infinite, or n. */
-static inline size_t find_huge(const double *x, size_t n)
-{
-    const double largest = 1.3407807929942596e154; /* whose square is finite, and the next one's is not */
-    size_t i = 0, k;
-    int huge;
-    for (; i + 8 <= n; i += 8) {
-        huge = 0;
-        for (k = i; k < i + 8; k++)
-            huge |= fabs(x[k]) > largest;
-        if (huge)
-            break;
-    }
-    while (i < n && !(fabs(x[i]) > largest && !isinf(x[i])))
-        i++;
-    return i;
-}
-
 /* The long loops and the powers (vectors.h), all in one variant. */
 struct vectors {
     const char *name;
     double (*power)(double x, double k); /* pow(x, k), for k from -3 to 3 quickly */
     void (*dot_rows_partials)(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows, size_t n);
+    size_t (*find_huge)(const double *x, size_t n); /* index of the first finite x whose square is infinite, or n */
     void (*adam_run)(double *data, double *grad, double *m, double *v, size_t n, double learning_rate, double beta1, double beta2,
                      double eps, double correction1, double correction2);
 };

@@ -45,38 +45,36 @@ EACH void dot_rows_partials(double *RESTRICT gw, double *RESTRICT gx, const doub
  * tie's width, a sum that rounds to high is proof that the power is not near a tie. */
 EACH double power(double x, double k, int has_fma)
 {
-    double high = 0, low = 0, root, square, error;
-    if (GLIBC_POW & (fabs(x) > 1e-75) & (fabs(x) < 1e75)) {
-        if (k == 2.0) {
-            high = x * x;
-            low = square_error(x, high, has_fma);
-        } else if (has_fma & ((k == -1.0) | (k == -2.0))) {
-            high = 1.0 / x;
-            low = __builtin_fma(-high, x, 1.0) * high;
-            if (k == -2.0) {
-                square = high * high;
-                error = __builtin_fma(high, high, -square) + 2.0 * high * low;
-                high = square + error;
-                low = error - (high - square);
-            }
-        } else if (has_fma & ((k == -0.5) | (k == -1.5))) {
-            root = 1.0 / sqrt(x); /* next to x**-0.5; one step of Newton's iteration adds what it lacks */
-            square = root * root;
-            error = __builtin_fma(x, square, -1.0) + x * __builtin_fma(root, root, -square);
-            error *= -0.5 * root;
-            high = root + error;
-            low = error - (high - root);
-            if (k == -1.5) {
-                const double inverse = 1.0 / x;
-                square = inverse * high;
-                error = __builtin_fma(inverse, high, -square) + inverse * low + __builtin_fma(-inverse, x, 1.0) * square;
-                high = square + error;
-                low = error - (high - square);
-            }
+    double high = 0, low = 0, root, product, error;
+    if (k == 2.0) {
+        high = x * x;
+        low = square_error(x, high, has_fma);
+    } else if (has_fma & ((k == -1.0) | (k == -2.0))) {
+        high = 1.0 / x;
+        low = __builtin_fma(-high, x, 1.0) * high;
+        if (k == -2.0) {
+            product = high * high;
+            error = __builtin_fma(high, high, -product) + 2.0 * high * low;
+            high = product + error;
+            low = error - (high - product);
         }
-        if ((high != 0) & (high + low * (0.5 / TIE) == high))
-            return high;
+    } else if (has_fma & ((k == -0.5) | (k == -1.5))) {
+        root = 1.0 / sqrt(x); /* next to x**-0.5; one step of Newton's iteration adds what it lacks */
+        product = root * root;
+        error = __builtin_fma(x, product, -1.0) + x * __builtin_fma(root, root, -product);
+        error *= -0.5 * root;
+        high = root + error;
+        low = error - (high - root);
+        if (k == -1.5) {
+            const double inverse = 1.0 / x;
+            product = inverse * high;
+            error = __builtin_fma(inverse, high, -product) + inverse * low + __builtin_fma(-inverse, x, 1.0) * product;
+            high = product + error;
+            low = error - (high - product);
+        }
     }
+    if (GLIBC_POW & (fabs(high) > 1e-30) & (fabs(high) < 1e30) & (high + low * (0.5 / TIE_WITHIN_1E30) == high))
+        return high;
     return pow(x, k);
 }
 
@@ -88,13 +86,13 @@ EACH double multiply_add(double a, double b, double c, int has_fma) { return has
  * The loop takes g * g and sqrt for pow. Where pow might give another double, that mostly disappears in the sum or difference
  * that follows; `unsure` are the few parameters, one in two hundred, where it might not, and these are done again.
  */
-#define ADAM_BLOCK 64
+#define BLOCK 64
 EACH void adam_block(double *RESTRICT data, double *RESTRICT grad, double *RESTRICT m, double *RESTRICT v, size_t n,
                      double learning_rate, double beta1, double beta2, double eps, double correction1, double correction2,
                      int has_fma)
 {
-    double old_data[ADAM_BLOCK], old_grad[ADAM_BLOCK], old_v[ADAM_BLOCK];
-    uint64_t unsure[ADAM_BLOCK], any = 0; /* as wide as a double, so that the loop is vectorised on every processor */
+    double old_data[BLOCK], old_grad[BLOCK], old_v[BLOCK];
+    uint64_t unsure[BLOCK], any = 0; /* as wide as a double, so that the loop is vectorised on every processor */
     const double gain1 = 1.0 - beta1, gain2 = 1.0 - beta2;
     const int may_be_sure = GLIBC_POW & (eps > 1e-13); /* beside which a root below 1e-30 is nothing */
     size_t i;
@@ -136,12 +134,29 @@ EACH void adam_block(double *RESTRICT data, double *RESTRICT grad, double *RESTR
         }
 }
 
+EACH size_t find_huge(const double *x, size_t n)
+{
+    const double largest = 1.3407807929942596e154; /* whose square is finite, and the next one's is not */
+    size_t i = 0, k;
+    uint64_t huge;
+    for (; i + BLOCK <= n; i += BLOCK) {
+        huge = 0;
+        for (k = i; k < i + BLOCK; k++)
+            huge |= fabs(x[k]) > largest ? 1 : 0;
+        if (huge)
+            break;
+    }
+    while (i < n && !(fabs(x[i]) > largest && !isinf(x[i])))
+        i++;
+    return i;
+}
+
 EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, double learning_rate, double beta1, double beta2,
                    double eps, double correction1, double correction2, int has_fma)
 {
     size_t i, count;
     for (i = 0; i < n; i += count) {
-        count = n - i < ADAM_BLOCK ? n - i : ADAM_BLOCK;
+        count = n - i < BLOCK ? n - i : BLOCK;
         if (correction1 == 1.0)
             adam_block(data + i, grad + i, m + i, v + i, count, learning_rate, beta1, beta2, eps, 1.0, correction2, has_fma);
         else
@@ -155,6 +170,10 @@ EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, d
     {                                                                                                                           \
         dot_rows_partials(gw, gx, w, x, g, rows, n);                                                                            \
     }                                                                                                                           \
+    target static size_t name##_find_huge(const double *x, size_t n)                                                            \
+    {                                                                                                                           \
+        return find_huge(x, n);                                                                                                 \
+    }                                                                                                                           \
     target static void name##_adam_run(double *data, double *grad, double *m, double *v, size_t n, double learning_rate,        \
                                        double beta1, double beta2, double eps, double correction1, double correction2)          \
     {                                                                                                                           \
@@ -164,7 +183,7 @@ EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, d
     {                                                                                                                           \
         return power(x, k, has_fma);                                                                                            \
     }                                                                                                                           \
-    static const struct vectors name = {#name, name##_power, name##_dot_rows_partials, name##_adam_run};
+    static const struct vectors name = {#name, name##_power, name##_dot_rows_partials, name##_find_huge, name##_adam_run};
 
 #if defined(__FP_FAST_FMA)
 VARIANT(baseline, , 1)
