@@ -62,6 +62,7 @@ cdef struct Shape:                  # owner of its arrays, until it is forgotten
     uint32_t next                   # the shape that was recalled after this one
     uint32_t length                 # of `part`
     uint32_t nodes
+    bint proven                     # whether it was ever recalled
     uint32_t inside_length
     uint32_t outside_length
     uint32_t listed_length
@@ -79,6 +80,7 @@ cdef Shape *shapes = NULL           # owned here, for the life of the process; `
 cdef uint32_t length = 0            # of `shapes`
 cdef size_t nbytes = 0              # that the arrays of the shapes take
 cdef Sight sights[SIGHTS]
+cdef uint32_t opening = 0           # the first shape that was recalled in the last search
 cdef uint32_t expected = 0          # the shape that is tried first
 cdef uint32_t previous = UINT32_MAX       # the last one recalled in this search
 cdef size_t recalled = 0            # nodes, ever
@@ -88,7 +90,7 @@ cdef size_t fewest = FEWEST
 cdef void begin_recall() noexcept nogil:
     """Expect the shapes of the last search, from the first one on."""
     global expected, previous
-    expected = 0
+    expected = opening
     previous = NONE
 
 
@@ -97,8 +99,8 @@ cdef size_t recall(Tape *t, uint32_t start, uint32_t n, uint32_t beside, Run *or
 
     Mark its nodes SEEN, write its runs to `order` and return how many they are; 0 if none fits.
     """
-    global expected, previous, recalled
-    cdef const Shape *shape
+    global opening, expected, previous, recalled
+    cdef Shape *shape
     cdef uint32_t i
     cdef uint32_t k = find(t, start, n, beside)
     if k == NONE:
@@ -111,6 +113,11 @@ cdef size_t recall(Tape *t, uint32_t start, uint32_t n, uint32_t beside, Run *or
         order[i].count = shape.part[i].count
     if previous != NONE:
         shapes[previous].next = k
+    else:
+        opening = k
+    if not shape.proven:
+        shape.proven = True
+        sights[key_of(n, shape.nodes) % SIGHTS].wait = 1
     previous = k
     expected = shape.next
     recalled += shape.nodes
@@ -141,8 +148,8 @@ cdef bint fits(Tape *t, const Shape *shape, uint32_t start, uint32_t n, uint32_t
         span = &shape.inside[i]
         if not all_are(t, start + span.start, span.n, UNSEEN):
             return False
-    for i in range(shape.length):
-        if not fits_part(t, shape, &shape.part[i], start, n, beside):
+    for i in range(shape.length, 0, -1):    # the last ones, near the span, tell models apart
+        if not fits_part(t, shape, &shape.part[i - 1], start, n, beside):
             return False
     for i in range(shape.outside_length):
         span = &shape.outside[i]
@@ -215,12 +222,15 @@ cdef inline uint32_t step_b(const Node *node, uint32_t count) noexcept nogil:
     return node[1].argument.pair.b - node.argument.pair.b if count > 1 else 0
 
 
-cdef bint worth_learning(uint32_t n, size_t nodes) noexcept nogil:
-    """Whether to learn what was found below a span of length `n`: the second time, and then less and less often.
+cdef inline uint32_t key_of(uint32_t n, size_t nodes) noexcept nogil:
+    return <uint32_t>(nodes * 31 + n)
 
-    Graphs of one size and many shapes would else be learnt in vain, over and over.
+
+cdef bint worth_learning(uint32_t n, size_t nodes) noexcept nogil:
+    """Whether to learn what was found below a span of length `n`: the second time, and then less and less often until a shape
+    of this size is recalled. Graphs of one size and many shapes would else be learnt in vain, over and over.
     """
-    cdef uint32_t key = <uint32_t>(nodes * 31 + n)
+    cdef uint32_t key = key_of(n, nodes)
     cdef Sight *sight = &sights[key % SIGHTS]
     if nodes < fewest or nodes > MOST:
         return False
@@ -556,12 +566,13 @@ cdef void free_shape(Shape *shape) noexcept:
 
 
 cdef void forget_shapes() noexcept:
-    global length, nbytes
+    global length, nbytes, opening
     cdef uint32_t i
     for i in range(length):
         free_shape(&shapes[i])
     length = 0
     nbytes = 0
+    opening = 0
     begin_recall()
 
 
