@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -16,6 +17,8 @@ from microgpt import reference
 
 ROUND = 2  # steps per round: the same documents for each runner
 KEPT = 2  # times as many where the loss is kept, since the first of a turn has no loss before it
+SELDOM = 5  # rounds between the turns of the twin as microgpt.py, for as many steps more: its garbage grows from step to step
+WARM = 10  # forward and backward passes before the engine's steps of a round: 1000 steps in a row find the caches warm, too
 FULL_ROUNDS, FULL_ROUND = 40, 25  # with every step of the twin
 PARTS = ("forward", "backward", "adam")
 NOTES = {
@@ -25,39 +28,80 @@ NOTES = {
     "order": "topological order: a backward() that is refused once the order is known, 0.002 ms of it the refusal",
     "propagation": "the rest of backward, document by document",
     "calls": "the same calls on a model of width 1 and two tokens: next to no arithmetic",
-    "loss kept": "until that of the next step is there, as in microgpt.py; on both engines, for all but the first step of a turn",
+    "loss kept": "until that of the next step is there, as in microgpt.py's loop, for all but the first step of a turn",
+    "as microgpt.py": "loss kept, and the search a function that calls itself: only the cyclic collector frees such a graph",
     "middle half": "of all steps, whose documents have 3 to 14 positions",
 }
+
+
+def backward(loss: Any) -> None:
+    """Differentiate with the engine's own search."""
+    loss.backward()
+
+
+def backward_as_microgpt(root: reference.Value) -> None:
+    """Differentiate as microgpt.py does, with a search that is a function within this one and calls itself.
+
+    It is a part of a cycle, itself, and holds the whole graph.
+    """
+    order: list[reference.Value] = []
+    reached = set()
+
+    def visit(value: reference.Value) -> None:
+        if value not in reached:
+            reached.add(value)
+            for child in value.children:
+                visit(child)
+            order.append(value)
+
+    visit(root)
+    root.grad = 1
+    for value in reversed(order):
+        for child, local_grad in zip(value.children, value.local_grads):  # noqa: B905
+            child.grad += local_grad * value.grad
 
 
 class Runner:
     """One engine in training, a step at a time."""
 
     def __init__(
-        self, model: Any, optimizer: Any, documents: Sequence[Sequence[int]], *, collect: bool = True, keep: bool = False
+        self,
+        model: Any,
+        optimizer: Any,
+        documents: Sequence[Sequence[int]],
+        *,
+        collect: bool = True,
+        keep: bool = False,
+        backward: Callable[[Any], None] = backward,
     ) -> None:
         self.model, self.optimizer, self.documents = model, optimizer, documents
         self.collect = collect  # whether the cyclic garbage collector runs
         self.keep = keep  # whether a loss lives until the next one replaces it, as a script's `loss` does
+        self.backward = backward
         self.kept: Any = None
         self.times: list[tuple[float, ...]] = []  # CPU milliseconds of each step: forward, backward, adam
         self.losses: list[float] = []
 
-    def run(self, steps: int) -> None:
-        """Make the next steps, but not more than STEPS in all."""
+    def run(self, steps: int, warm: int = 0) -> None:
+        """Make the next steps, but not more than STEPS in all, after `warm` passes that change nothing and are not measured."""
+        for _ in range(warm):
+            self.model.loss(self.documents[len(self.losses) % STEPS]).backward()
+            self.optimizer.zero_grad()
         if not self.collect:
             gc.disable()
         for _ in range(min(steps, STEPS - len(self.losses))):
             self.step()
         gc.enable()
-        self.kept = None  # it would be one more graph for the collector to go through in the turns of the others
+        if self.keep:  # else one more graph for the collector to go through in the turns of the others
+            self.kept = None
+            gc.collect()
 
     def step(self) -> None:
         s = len(self.losses)
         start = clock()
         loss = self.model.loss(self.documents[s])
         made = clock()
-        loss.backward()
+        self.backward(loss)
         differentiated = clock()
         self.optimizer.step(0.01 * (1 - s / STEPS))
         self.losses.append(loss.data)
@@ -104,10 +148,10 @@ def new_engine(start: measure.Start, *, keep: bool = False) -> Runner:
     return Runner(model, microgpt.Adam(model.parameters()), start.documents, keep=keep)
 
 
-def new_twin(start: measure.Start, *, collect: bool = True, keep: bool = False) -> Runner:
+def new_twin(start: measure.Start, **options: Any) -> Runner:
     """Return the twin before its first step."""
     model = reference.GPT(start.vocab_size, start.rng())
-    return Runner(model, reference.Adam(model.parameters()), start.documents, collect=collect, keep=keep)
+    return Runner(model, reference.Adam(model.parameters()), start.documents, **options)
 
 
 def run(rounds: int, *, full: bool = False) -> dict[str, Any]:
@@ -119,20 +163,26 @@ def run(rounds: int, *, full: bool = False) -> dict[str, Any]:
     orders = Orders(new_engine(start).model, start.documents)
     two_tokens = [[token % 2 for token in document] for document in start.documents]
     narrow = microgpt.GPT(microgpt.GPTConfig(2, n_embd=1, n_head=1), random.Random(42))
+    turns = itertools.count(1)
+
+    def run_as_microgpt() -> None:
+        if next(turns) % SELDOM == 0:
+            as_microgpt.run(KEPT * SELDOM * per_round)
+
     calls = Runner(narrow, microgpt.Adam(narrow.parameters()), two_tokens)
     twins = {"twin": new_twin(start), "twin, collector off": new_twin(start, collect=False)}
-    kept_twin = new_twin(start, keep=True)
+    as_microgpt = new_twin(start, keep=True, backward=backward_as_microgpt)
     tasks: list[Callable[[], None]] = [
         partial(kept.run, per_engine_round),
         partial(orders.run, per_engine_round),
         partial(calls.run, per_engine_round),
         partial(engine.run, per_engine_round),
-        partial(beside.run, per_round),  # right after the engine's own steps, which warmed the caches
+        partial(beside.run, per_round, WARM),
         *(partial(twin.run, per_round) for twin in twins.values()),
-        partial(kept_twin.run, KEPT * per_round),
+        run_as_microgpt,
     ]
     controls = measure.take_turns(rounds, tasks)
-    for runner in (kept, beside, kept_twin, *twins.values()):
+    for runner in (kept, beside, as_microgpt, *twins.values()):
         assert runner.losses == engine.losses[: len(runner.losses)], "the engines disagree"
     propagation = [step[1] - order for step, order in zip(engine.times, orders.times, strict=True)]
     return {
@@ -141,10 +191,10 @@ def run(rounds: int, *, full: bool = False) -> dict[str, Any]:
         "engine, loss kept": kept.parts(),
         "engine, calls alone": calls.parts(),
         **{name: twin.parts() for name, twin in twins.items()},
-        "twin, loss kept": kept_twin.parts(),
+        "twin, as microgpt.py": as_microgpt.parts(),
         "ratios": {
             **{name: spread(ratios(twin, beside)) for name, twin in twins.items()},
-            "twin, loss kept": spread(ratios(kept_twin, kept)),
+            "twin, as microgpt.py": spread(ratios(as_microgpt, kept)),
         },
     }
 
@@ -156,7 +206,7 @@ def ratios(slow: Runner, fast: Runner) -> list[float]:
 
 def report(results: dict[str, Any]) -> Iterator[str]:
     """Return the table of the results."""
-    for name in ("engine", "engine, loss kept", "engine, calls alone", "twin", "twin, collector off", "twin, loss kept"):
+    for name in ("engine", "engine, loss kept", "engine, calls alone", "twin", "twin, collector off", "twin, as microgpt.py"):
         parts = results[name]
         yield measure.line(f"{name}, {parts['total']['count']} steps", parts["total"])
         for part in PARTS if name != "engine" else ("forward", "backward", "order", "propagation", "adam"):

@@ -121,13 +121,15 @@ class GPT:
         """Return the logits of the token that follows `token`, and add its keys and values to `cache`.
 
         Shape: [vocab_size].
-        Errors: IndexError for a token or position that the model does not have.
+        Errors: IndexError for a token or position that the model does not have; ValueError for the cache of another model.
         """
         if token < 0 or position < 0:
             raise IndexError(f"token and position must be at least 0, got {token} and {position}")
+        if len(cache) != len(self.layers):
+            raise ValueError(f"the cache of this model has {len(self.layers)} layers, got {len(cache)}")
         n_head = self.config.n_head
         x = rmsnorm(self.wte[token] + self.wpe[position])
-        for layer, (keys, values) in zip(self.layers, cache, strict=True):
+        for layer, (keys, values) in zip(self.layers, cache):  # noqa: B905: `strict` takes as long as two products
             h = rmsnorm(x)
             keys.append(layer.attn_wk @ h)
             values.append(layer.attn_wv @ h)

@@ -5,14 +5,15 @@ Which nodes, and in which order their operands come, is the reference's.
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.math cimport pow
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 
+from microgpt._ops cimport evaluate
 from microgpt._runs cimport (
-    Operands, at, part, put_constant_run, put_dot, put_dots, put_pair_run, put_sum, put_unary_run, run, same
+    Operands, at, part, put_constant_run, put_dot, put_dots, put_mixture, put_pair_run, put_sum, put_unary_run, run, same
 )
 from microgpt._tape cimport (
     ADD_CONSTANT, BLOCK_END, COS, EXP, LOG, MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL, MUL_CONSTANT,
-    POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, TANH, anchor, reserve, reserve_listed, tape
+    POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, TANH, anchor, put_constant, put_pair, reserve, reserve_listed, tape
 )
 from microgpt._value cimport Value, as_number, binary, constant, new_value
 from microgpt._vector cimport Vector, apply, as_vector, elements, new_vector, settle
@@ -78,6 +79,10 @@ cdef Value choose(int of_values, int of_constant, object x, object y):
     return constant(of_constant, <Value>x, as_number(y, "minimum or maximum"))
 
 
+cdef inline uint32_t put_with_constant(uint8_t op, uint32_t x, double k) except 0:
+    return put_constant(tape, op, x, k, evaluate(op, tape.data[x], k))
+
+
 cdef uint32_t put_exponentials(Operands z, uint32_t n, uint32_t sets) except 0:
     """exp(z - max z) for each of n logits; the maximum is a plain number, as in the reference. Room: 2 * n * sets.
 
@@ -140,9 +145,9 @@ def rmsnorm(x):
     reserve_listed(tape, 2 * <size_t>v.n + BLOCK_END)
     given = elements(v, 0)
     scale = put_dot(given, given, v.n)
-    scale = put_constant_run(MUL_CONSTANT, same(scale), 1, pow(v.n, -1.0))
-    scale = put_constant_run(ADD_CONSTANT, same(scale), 1, 1e-5)
-    scale = put_constant_run(POW_CONSTANT, same(scale), 1, -0.5)
+    scale = put_with_constant(MUL_CONSTANT, scale, pow(v.n, -1.0))
+    scale = put_with_constant(ADD_CONSTANT, scale, 1e-5)
+    scale = put_with_constant(POW_CONSTANT, scale, -0.5)
     settle(result, put_pair_run(MUL, given, same(scale), v.n), v.n)
     return result
 
@@ -162,10 +167,10 @@ def cross_entropy(logits, Py_ssize_t target):
     i = <uint32_t>target
     reserve(tape, 2 * <size_t>z.n + 5)
     e = put_exponentials(elements(z, 0), z.n, 1)
-    p = put_constant_run(POW_CONSTANT, same(put_sum(run(e), z.n)), 1, -1.0)
-    p = put_pair_run(MUL, same(e + i), same(p), 1)
-    p = put_unary_run(LOG, same(p), 1)
-    anchor(result, put_constant_run(MUL_CONSTANT, same(p), 1, -1.0))
+    p = put_with_constant(POW_CONSTANT, put_sum(run(e), z.n), -1.0)
+    p = put_pair(tape, MUL, e + i, p, 0, tape.data[e + i] * tape.data[p])
+    p = put_with_constant(LOG, p, 0.0)
+    anchor(result, put_with_constant(MUL_CONSTANT, p, -1.0))
     return result
 
 
@@ -213,10 +218,10 @@ cdef Vector as_vector_of(uint32_t n, object x):
 
 cdef int put_attention(Vector result, Vector q, list keys, list values, uint32_t n_head, uint32_t head_dim) except -1:
     cdef uint32_t time = <uint32_t>len(keys)
-    cdef uint32_t j, t
     cdef uint32_t scores = tape.top
-    cdef uint32_t weights, start
+    cdef uint32_t weights, start, j, t
     cdef Vector vector
+    cdef bint runs = True
     cdef uint32_t *column = <uint32_t *>PyMem_Malloc(time * sizeof(uint32_t))   # freed below
     if column == NULL:
         raise MemoryError(f"no room for attention over {time} positions")
@@ -226,11 +231,18 @@ cdef int put_attention(Vector result, Vector q, list keys, list values, uint32_t
         scores = put_constant_run(MUL_CONSTANT, run(scores), n_head * time, pow(pow(head_dim, 0.5), -1.0))
         weights = put_softmax(run(scores), time, n_head)
         start = tape.top
-        for j in range(q.n):
-            for t in range(time):
-                vector = values[t]
-                column[t] = at(elements(vector, j), 0)
-            put_dot(run(weights + j // head_dim * time), Operands(0, 0, column), time)
+        for t in range(time):
+            vector = values[t]
+            column[t] = vector.start
+            runs &= vector.listed == NULL
+        if runs:
+            put_mixture(weights, column, time, q.n, head_dim)
+        else:
+            for j in range(q.n):
+                for t in range(time):
+                    vector = values[t]
+                    column[t] = at(elements(vector, j), 0)
+                put_dot(run(weights + j // head_dim * time), Operands(0, 0, column), time)
     finally:
         PyMem_Free(column)
     settle(result, start, q.n)

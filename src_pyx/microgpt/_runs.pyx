@@ -4,7 +4,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from microgpt._ops cimport evaluate
 from microgpt._tape cimport (
-    ADD, ADD_CONSTANT, DOT, DOT_LISTED, MUL, MUL_CONSTANT, RELU, SUM, SUM_LISTED, Argument, Node, put_block, put_pair, tape
+    ADD, ADD_CONSTANT, DOT, DOT_LISTED, MUL, MUL_CONSTANT, RELU, SUM, SUM_LISTED, Argument, Node, block_length, end_block,
+    put_block, put_pair, tape
 )
 
 cdef extern from "kernels.h" nogil:
@@ -132,6 +133,40 @@ cdef uint32_t put_dots(Operands x, Operands y, uint32_t n, uint32_t count) noexc
             total += a[k] * b[k]
         tape.data[start + i] = total
     put_run(DOT, Operands(x.start, n, NULL), word(y.start, n), word(n, 0), count)
+    return start
+
+
+cdef uint32_t put_mixture(uint32_t weights, const uint32_t *rows, uint32_t count, uint32_t n, uint32_t part) noexcept:
+    """Sums of `n` columns of `count` rows, which start at `rows`: listed dots with the weights of their part, `count` for each
+    part of that many columns. Room for listed dots: n * (2 * count + BLOCK_END) words.
+    """
+    cdef uint32_t start = tape.top
+    cdef double *result = &tape.data[start]
+    cdef const double *row
+    cdef double weight
+    cdef uint32_t length = <uint32_t>block_length(2 * <size_t>count)
+    cdef uint32_t block = <uint32_t>tape.pool_top
+    cdef uint32_t *listed = &tape.pool[block]
+    cdef uint32_t first = 0
+    cdef uint32_t i, j
+    while first < n:
+        for j in range(first, first + part):
+            result[j] = 0.0
+        for i in range(count):
+            weight = tape.data[weights + i]
+            row = &tape.data[rows[i]]
+            for j in range(first, first + part):
+                result[j] += weight * row[j]
+        for j in range(first, first + part):
+            for i in range(count):
+                listed[2 * i] = weights + i
+                listed[2 * i + 1] = rows[i] + j
+            end_block(listed, length, start + j)
+            listed += length
+        weights += count
+        first += part
+    tape.pool_top += <size_t>n * length
+    put_run(DOT_LISTED, Operands(block, length, NULL), word(0, count), 0, n)
     return start
 
 

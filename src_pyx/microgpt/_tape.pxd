@@ -210,17 +210,21 @@ cdef inline int reserve_listed(Tape *t, size_t words) except -1:
     return 0
 
 
+cdef inline void end_block(uint32_t *block, size_t length, uint32_t owner) noexcept nogil:
+    """End a block with the node that owns it and its whole length, so that a rewind can walk back block by block."""
+    block[length - 2] = owner
+    block[length - 1] = <uint32_t>length
+
+
 cdef inline uint32_t put_block(Tape *t, size_t words) noexcept nogil:
     """Return the start of a pool block of `words` words for the node that is put next, in room reserved before.
 
-    Two more words end the block, its owner and its whole length, so that a rewind can walk back block by block. Lengths are
-    even: doubles inside a block are aligned.
+    Lengths are even: doubles inside a block are aligned.
     """
     cdef size_t start = t.pool_top
-    cdef size_t end = start + block_length(words)
-    t.pool[end - 2] = t.top
-    t.pool[end - 1] = <uint32_t>(end - start)
-    t.pool_top = end
+    cdef size_t length = block_length(words)
+    end_block(&t.pool[start], length, t.top)
+    t.pool_top = start + length
     return <uint32_t>start
 
 

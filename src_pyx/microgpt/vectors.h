@@ -122,18 +122,20 @@ EACH double power(double x, double k, int has_fma)
 /* a * b + c, with one rounding or two: for comparisons that hold with either. */
 EACH double multiply_add(double a, double b, double c, int has_fma) { return has_fma ? __builtin_fma(a, b, c) : a * b + c; }
 
-/* One step of Adam over n parameters, in the order and with the roundings of microgpt.reference. The gradients are zeroed.
+/* One step of Adam over n <= BLOCK parameters, in the order and with the roundings of microgpt.reference. The gradients are
+ * zeroed.
  *
- * The loop takes g * g and sqrt for pow. Where pow might give another double, that mostly disappears in the sum or difference
- * that follows; `unsure` are the few parameters, one in two hundred, where it might not, and these are done again.
+ * g * g and sqrt stand in for pow. Where pow might give another double, that mostly disappears in the sum or difference that
+ * follows; `unsure` are the few parameters, one in two hundred, where it might not, and these are done again. Two loops, since the
+ * processor has more turns of a short one under way at once.
  */
 #define BLOCK 64
 EACH void adam_block(double *RESTRICT data, double *RESTRICT grad, double *RESTRICT m, double *RESTRICT v, size_t n,
                      double learning_rate, double beta1, double beta2, double eps, double correction1, double correction2,
                      int has_fma)
 {
-    double old_data[BLOCK], old_grad[BLOCK], old_v[BLOCK];
-    uint64_t unsure[BLOCK], any = 0; /* as wide as a double, so that the loop is vectorised on every processor */
+    double old_data[BLOCK], old_grad[BLOCK], old_v[BLOCK], v_hat[BLOCK];
+    uint64_t unsure[BLOCK], any = 0; /* as wide as a double, so that the loops are vectorised on every processor */
     const double gain1 = 1.0 - beta1, gain2 = 1.0 - beta2;
     const int may_be_sure = GLIBC_POW & (eps > 1e-13); /* beside which a root below 1e-30 is nothing */
     size_t i;
@@ -145,27 +147,27 @@ EACH void adam_block(double *RESTRICT data, double *RESTRICT grad, double *RESTR
         const double new_v = kept + gain2 * square;
         /* a square below 1e-300, whose error is not exact, is nothing beside 1e-280 */
         const int v_is_sure = ((new_v == kept + gain2 * other_square) & (new_v > 1e-280)) | (g == 0.0);
-
-        const double new_m = beta1 * m[i] + gain1 * g;
-        const double m_hat = correction1 == 1.0 ? new_m : new_m / correction1; /* so after some 230 steps: a division less */
-        const double v_hat = new_v / correction2;
-        const double root = sqrt(v_hat);
+        m[i] = beta1 * m[i] + gain1 * g;
+        v[i] = new_v;
+        v_hat[i] = new_v / correction2;
+        grad[i] = 0.0;
+        unsure[i] = v_is_sure & may_be_sure ? 0 : 1;
+    }
+    for (i = 0; i < n; i++) {
+        const double m_hat = correction1 == 1.0 ? m[i] : m[i] / correction1; /* so after some 230 steps: a division less */
+        const double root = sqrt(v_hat[i]);
         const double change = learning_rate * m_hat / (root + eps);
         const double new_data = (old_data[i] = data[i]) - change;
         /* v_hat is (root + e)^2 for an error e of remainder / (2 * root) */
-        const double remainder = has_fma ? __builtin_fma(-root, root, v_hat)
-                                         : (v_hat - root * root) - square_error(root, root * root, has_fma);
+        const double remainder = has_fma ? __builtin_fma(-root, root, v_hat[i])
+                                         : (v_hat[i] - root * root) - square_error(root, root * root, has_fma);
         const double ulp_below = root - root * (1.0 - 0x1p-53);
-        const int root_is_sure = (fabs(remainder) <= root * (2.0 * TIE_WITHIN_1E30) * ulp_below) & (v_hat < 1e60);
+        const int root_is_sure = (fabs(remainder) <= root * (2.0 * TIE_WITHIN_1E30) * ulp_below) & (v_hat[i] < 1e60);
         /* the other root is at most 2^-52 of it away; three roundings later, what comes of it less than 2^-50 */
         const double other_data = old_data[i] - change * (1.0 - copysign(0x1p-50, remainder));
         const int data_is_sure = root_is_sure | ((new_data == other_data) & (fabs(new_data) > 1e-280));
-
-        m[i] = new_m;
-        v[i] = new_v;
         data[i] = new_data;
-        grad[i] = 0.0;
-        unsure[i] = v_is_sure & data_is_sure & may_be_sure ? 0 : 1;
+        unsure[i] |= data_is_sure ? 0 : 1;
         any |= unsure[i];
     }
     for (i = 0; any && i < n; i++)
