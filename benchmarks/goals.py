@@ -25,7 +25,9 @@ class Goal(NamedTuple):
 GOALS = (
     Goal("training step, median of 1000", " ms", "training", lambda r: r["engine"]["total"]["median"], 0.10),
     Goal("twin / engine", " times", "training", lambda r: r["ratios"]["twin"]["median"], 2500, True),
-    Goal("twin, as microgpt.py / engine", " times", "training", lambda r: r["ratios"]["twin, as microgpt.py"]["median"], 2500, True),
+    Goal(
+        "twin, as microgpt.py / engine", " times", "training", lambda r: r["ratios"]["twin, as microgpt.py"]["median"], 2500, True
+    ),
     Goal("twin, collector off / engine", " times", "training", lambda r: r["ratios"]["twin, collector off"]["median"], 900, True),
     Goal("a multiply-add, width 256 to 64", " times", "scaling", lambda r: r["growth"]["width 256 to 64"]["median"], 1.3),
     Goal("4 layers to 1, width 16", " times", "scaling", lambda r: r["growth"]["layers 4 to 1 at 16"]["median"], 4.2),

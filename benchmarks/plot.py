@@ -36,7 +36,7 @@ def steps_of(results: dict[str, Any]) -> dict[str, measure.Spread]:
     """Return the milliseconds of a training step by who makes it."""
     steps: dict[str, measure.Spread] = {}
     if "training" in results:
-        names = ("engine", "twin, collector off", "twin", "twin, loss kept")
+        names = ("engine", "twin, collector off", "twin", "twin, as microgpt.py")
         steps |= {name: results["training"][name]["total"] for name in names}
     if "script" in results:
         row = results["script"]["collector on"]["whole step"]["engine"]

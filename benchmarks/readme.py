@@ -76,6 +76,7 @@ FIGURES: dict[str, Callable[[dict[str, Any]], str]] = {
     "step middle half": lambda r: "{low:.2f} to {high:.2f} ms".format(**r["training"]["engine"]["total"]),
     "twin": lambda r: two_digits(r["training"]["ratios"]["twin"]["median"]),
     "twin collector off": lambda r: two_digits(r["training"]["ratios"]["twin, collector off"]["median"]),
+    "as microgpt": lambda r: two_digits(r["training"]["ratios"]["twin, as microgpt.py"]["median"]),
     "machine": lambda r: f"{r['machine']['cpu']}, {r['machine']['python']}".replace("(R)", ""),
     "node bytes": lambda r: f"{r['processes']['chain']['bytes_per_node']:.0f} bytes",
     "chain": lambda r: f"{r['processes']['chain']['total']:.1f} s",

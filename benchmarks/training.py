@@ -163,11 +163,11 @@ def run(rounds: int, *, full: bool = False) -> dict[str, Any]:
     orders = Orders(new_engine(start).model, start.documents)
     two_tokens = [[token % 2 for token in document] for document in start.documents]
     narrow = microgpt.GPT(microgpt.GPTConfig(2, n_embd=1, n_head=1), random.Random(42))
-    turns = itertools.count(1)
+    seldom, turns = min(SELDOM, rounds), itertools.count(1)
 
     def run_as_microgpt() -> None:
-        if next(turns) % SELDOM == 0:
-            as_microgpt.run(KEPT * SELDOM * per_round)
+        if next(turns) % seldom == 0:
+            as_microgpt.run(KEPT * seldom * per_round)
 
     calls = Runner(narrow, microgpt.Adam(narrow.parameters()), two_tokens)
     twins = {"twin": new_twin(start), "twin, collector off": new_twin(start, collect=False)}

@@ -75,7 +75,7 @@ def test_sections_run_and_report(tmp_path: Path) -> None:
     assert results["training"]["twin"]["total"]["count"] == 4
     assert {(row["n_embd"], row["n_layer"]) for row in results["scaling"]["sizes"]} >= {(256, 1), (64, 4), (16, 4)}
     shown = lines[lines.index("goals") + 1 :]
-    assert len([line for line in shown if line.endswith((" met", " missed"))]) == 6
+    assert len([line for line in shown if line.endswith((" met", " missed"))]) == 7
     assert sum("control loop" in line for line in lines) == len(sections)
 
 
@@ -242,6 +242,7 @@ def test_goals_are_the_ones_stated() -> None:
     assert bounds == {
         "training step, median of 1000": (0.1, " ms", False),
         "twin / engine": (2500, " times", True),
+        "twin, as microgpt.py / engine": (2500, " times", True),
         "twin, collector off / engine": (900, " times", True),
         "a multiply-add, width 256 to 64": (1.3, " times", False),
         "4 layers to 1, width 16": (4.2, " times", False),
