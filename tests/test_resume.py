@@ -154,8 +154,8 @@ def test_signals_from_outside_then_resumed(number: int, main: Any) -> None:
 
 
 def test_second_interrupt_stops_at_once() -> None:
-    """In the middle of a step that takes minutes."""
-    flags = ["--quiet", "--steps", "10", "--batch-size", "64", "--n-layer", "400"]
+    """In the middle of a step that takes many seconds."""
+    flags = ["--quiet", "--steps", "10", "--batch-size", "64", "--n-layer", "8000"]
     process = start(*flags, "--save", "a.safetensors", "--log", "a.jsonl")
     wait_for(process, "a.jsonl", 0)
     time.sleep(0.5)
