@@ -177,6 +177,128 @@ def test_chain_of_alike_nodes_is_no_run() -> None:
     assert recalled_nodes() > before
 
 
+def numbers(engine: Any, n: int, seed: int) -> list[Any]:
+    """Leaves, none like another."""
+    return [engine.Value(random.Random(100 * seed + i).gauss(0, 1)) for i in range(n)]
+
+
+def operand_seen_before(engine: Any, changed: bool) -> Iterator[Any]:
+    """One of the last dot's operands is reached from elsewhere; without that, the others come in another sequence."""
+    w, u = numbers(engine, 40, 1), numbers(engine, 40, 2)
+    scale, free = numbers(engine, 2, 3)
+    yield [*w, *u, scale, free]
+    while True:
+        x = [v * scale for v in u]
+        changed = yield (free if changed else x[7]) + dot(engine, vector(engine, w), vector(engine, x))
+
+
+def leaf_among_operands(engine: Any, changed: bool) -> Iterator[Any]:
+    """A leaf between the last dot's operands is used by those after it."""
+    w, (a, b) = numbers(engine, 40, 1), numbers(engine, 2, 2)
+    known = [*w, a, b, a]
+    yield known
+    while True:
+        x = [engine.tanh(a), engine.Value(0.77)]
+        known[-1] = x[1]
+        x += [engine.tanh(x[1] if changed else b) for _ in range(38)]
+        changed = yield dot(engine, vector(engine, w), vector(engine, x))
+
+
+def sums_that_go_down(engine: Any, changed: bool) -> Iterator[Any]:
+    """Each of a run of sums begins one operand before the last one."""
+    p, q = numbers(engine, 50, 1), numbers(engine, 50, 2)
+    yield [*p, *q]
+    while True:
+        first = 18 if changed else 30
+        sums = [add_up(engine, (q if changed else p)[first - j : first - j + 20]) for j in range(13)]
+        changed = yield dot(engine, vector(engine, q[28:41]), vector(engine, sums))
+
+
+def sums_of_computed(engine: Any, changed: bool) -> Iterator[Any]:
+    """The same of operands that are computed, some of them seen before."""
+    p, c, w = numbers(engine, 90, 1), numbers(engine, 90, 2), numbers(engine, 33, 3)
+    yield [*p, *c, *w]
+    while True:
+        x = [v * 0.5 for v in c]
+        first = add_up(engine, x[50:58])
+        sums = [add_up(engine, (x if changed else p)[50 - j : 90 - j]) for j in range(33)]
+        changed = yield first + dot(engine, vector(engine, w), vector(engine, sums))
+
+
+def operand_of_an_inner_sum(engine: Any, changed: bool) -> Iterator[Any]:
+    """What is below an inner sum uses an operand that the sum has passed."""
+    w, (a, b, c) = numbers(engine, 2, 1), numbers(engine, 3, 2)
+    yield [*w, a, b, c]
+    while True:
+        tanhs = [engine.tanh(b if changed else a) for _ in range(12)]
+        x = [add_up(engine, [b, *tanhs]), engine.tanh(c)]
+        changed = yield dot(engine, vector(engine, w), vector(engine, x))
+
+
+def row_of_an_inner_matrix(engine: Any, changed: bool) -> Iterator[Any]:
+    """A row is the input of a matrix that has the row, too."""
+    rows, v = [numbers(engine, 40, i + 3) for i in range(4)], numbers(engine, 2, 2)
+    yield [*[item for row in rows for item in row], *v]
+    while True:
+        row = rows[0 if changed else 3]
+        h = vector(engine, [row[39 - i] * row[(i + 13) % 40] for i in range(40)])
+        dots = [dot(engine, vector(engine, r), h) for r in rows[:2]]
+        x = [engine.tanh(d) for d in dots]
+        changed = yield dot(engine, vector(engine, v), vector(engine, x))
+
+
+@pytest.mark.parametrize(
+    "graphs",
+    [
+        operand_seen_before,
+        leaf_among_operands,
+        sums_that_go_down,
+        sums_of_computed,
+        operand_of_an_inner_sum,
+        row_of_an_inner_matrix,
+    ],
+)
+def test_graphs_that_differ_in_an_operand(graphs: Any) -> None:
+    def run(engine: Any) -> Iterator[list[str]]:
+        making = graphs(engine, False)
+        known = next(making)
+        root = next(making)
+        for changed in (*[False] * MET, True, True, False, *[True] * MET):
+            root.backward()
+            yield bits([v.grad for v in known])
+            for v in known:
+                v.grad = 0.0
+            root = making.send(changed)
+
+    assert list(run(microgpt)) == list(run(reference))
+
+
+def test_computed_operands_that_have_become_leaves() -> None:
+    """What an inner dot has beside it was computed, at a distance where now the leaves are that its other operands use."""
+
+    def run(engine: Any, seed: int) -> Iterator[list[str]]:
+        w, (c, d), leaves = numbers(engine, 2, seed), numbers(engine, 2, seed + 1), numbers(engine, 9, seed + 2)
+        known = [*w, c, d, *leaves]
+
+        def operands(beside: list[Any]) -> list[Any]:
+            sums = [add_up(engine, [leaves[0], leaves[3], leaves[0]]) for _ in range(9)]
+            return [dot(engine, vector(engine, beside), vector(engine, sums)), engine.tanh(c)]
+
+        last = operands(leaves)
+        for _ in range(MET):
+            beside = [engine.tanh(d) for _ in range(9)]
+            x = operands(beside)
+            (add_up(engine, beside) + dot(engine, vector(engine, w), vector(engine, x))).backward()
+            yield bits([v.grad for v in known])
+            del beside, x
+        dot(engine, vector(engine, w), vector(engine, last)).backward()
+        yield bits([v.grad for v in known])
+
+    for seed in range(8):
+        start_over(smallest=1)
+        assert list(run(microgpt, seed)) == list(run(reference, seed))
+
+
 def test_what_a_sum_came_to_before_is_not_recalled_below_it() -> None:
     """The same graph below another sum, which uses a leaf or a node of it before."""
 

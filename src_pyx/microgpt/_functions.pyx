@@ -199,13 +199,11 @@ def attention(query, keys, values, Py_ssize_t n_head):
 
 
 cdef list vectors_of(object given, uint32_t n):
-    """Return keys or values as a list of Vectors of length `n`, which it mostly is."""
-    cdef list vectors = given if type(given) is list else list(given)
+    """Return keys or values as a new list of Vectors of length `n`: the caller's own may change while one is made."""
+    cdef list vectors = list(given)
     cdef Py_ssize_t i
     for i in range(len(vectors)):
-        if type(vectors[i]) is not Vector:
-            return [as_vector_of(n, item) for item in vectors]
-        as_vector_of(n, vectors[i])
+        vectors[i] = as_vector_of(n, vectors[i])
     return vectors
 
 

@@ -19,7 +19,7 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from microgpt._ops cimport apart
-from microgpt._recall cimport begin_recall, learn, recall, worth_learning
+from microgpt._recall cimport begin_recall, count_sight, learn, recall
 from microgpt._tape cimport (
     CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, SEEN, SUM, UNSEEN, Node, Tape, reallocate
 )
@@ -279,22 +279,22 @@ cdef inline void mark(Tape *t, uint32_t i, uint32_t low, uint32_t high, uint8_t 
         t.seen[second(t, i, k)] = seen
 
 
-cdef bint recall_or_watch(Tape *t, const Node *dot, uint32_t child) noexcept nogil:
-    """Add all that is below the span of the `dot` that begins with the UNSEEN `child`, if it has a shape known from other
-    searches; else watch what is found there. Return whether it was added.
+cdef size_t recall_or_watch(Tape *t, const Node *dot, uint32_t child) noexcept nogil:
+    """Add all that is below the span of the `dot` that begins with `child`, if it is UNSEEN as a whole, beside SEEN operands, and
+    has a shape known from other searches; else watch what is found there. Return the number of nodes added.
     """
     cdef uint32_t n = dot.argument.pair.n
     cdef uint32_t beside = dot.a if child != dot.a else dot.argument.pair.b
-    cdef size_t runs
-    if search.watched != 0 or (beside != child and count_marks(&t.seen[beside], SEEN, n) != n):
-        return False
-    runs = recall(t, child, n, beside, &search.order[search.length])
-    search.length += runs
-    if runs == 0:
+    cdef size_t nodes = 0
+    if search.watched != 0 or count_marks(&t.seen[child], UNSEEN, n) != n or (
+            beside != child and count_marks(&t.seen[beside], SEEN, n) != n):
+        return 0
+    search.length += recall(t, child, n, beside, &search.order[search.length], &nodes)
+    if nodes == 0:
         search.watched = search.depth
         search.before = search.length
         search.span = child
-    return runs != 0
+    return nodes
 
 
 cdef bint end_watch(Tape *t, Step *step) noexcept:
@@ -310,7 +310,7 @@ cdef bint end_watch(Tape *t, Step *step) noexcept:
         return False
     for k in range(search.before, search.length):
         nodes += search.order[k].count
-    if not worth_learning(n, nodes):
+    if not count_sight(n, nodes):
         stop_watch()
         return False
     mark(t, step.id, 0, step.next, SEEN)
@@ -337,7 +337,8 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
     """Fill `search.order` with the computed nodes that `root` reaches. Return 0 where sums must be split and are not, else 1."""
     cdef Step *step
     cdef const Node *node
-    cdef uint32_t i, k, child, taken
+    cdef uint32_t i, k, child
+    cdef size_t taken
     cdef uint8_t op
     cdef size_t turns = 0
     search.limit = FIRST_TRY
@@ -384,7 +385,9 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
             child = second(t, i, k)
         if t.seen[child] == OPEN:
             return False
-        if op == DOT and k == 0 and not split and recall_or_watch(t, node, child):
+        taken = recall_or_watch(t, node, child) if op == DOT and k == 0 and not split else 0
+        if taken > 0:
+            turns += taken
             continue
         if op != CUSTOM and k > step.next:
             if split:

@@ -9,6 +9,6 @@ cdef struct Run:
     uint32_t count
 
 cdef void begin_recall() noexcept nogil
-cdef size_t recall(Tape *t, uint32_t start, uint32_t n, uint32_t beside, Run *order) noexcept nogil
-cdef bint worth_learning(uint32_t n, size_t nodes) noexcept nogil
+cdef size_t recall(Tape *t, uint32_t start, uint32_t n, uint32_t beside, Run *order, size_t *nodes) noexcept nogil
+cdef bint count_sight(uint32_t n, size_t nodes) noexcept nogil
 cdef void learn(Tape *t, uint32_t start, uint32_t n, const Run *order, size_t length) noexcept

@@ -27,13 +27,19 @@ cdef enum:
     FEWEST = 32                     # nodes of a shape; fewer are searched as quickly
     MOST = 1 << 16
     MOST_OPERANDS = 1 << 22
+    MOST_LISTED = 1 << 18           # of these operands
+    FEW_IDS = 1 << 13               # a tape that is gone through for any shape, a larger one if it has not
+    SPARSE = 1 << 6                 # more than so many ids for each operand
     MOST_SHAPES = 1 << 12           # at the next one all are forgotten
     MOST_BYTES = 1 << 24
-    SIGHTS = 1 << 10
+    SIGHTS_BITS = 10
+    TRIES = 1 << 8                  # shapes that one search looks at where another one than expected is there
 
+cdef uint32_t MULTIPLIER = 2654435761   # 2**32 by the golden ratio
 cdef uint32_t NONE = UINT32_MAX
-cdef uint32_t MOVES = UINT32_MAX        # bits of the distance that is to be added to an id
+cdef uint32_t MOVES = UINT32_MAX        # a mask: the start of the span is to be added to the id
 cdef uint32_t HEAD = UINT32_MAX - 1     # in place of `waits`: done, and the last node of its run
+cdef uint32_t USED = UINT32_MAX - 1     # in place of `last`: an operand that is not of the shape
 
 cdef struct Part:                   # a run of a shape. Ids of computed nodes are distances from the start of the span
     uint32_t first
@@ -45,7 +51,7 @@ cdef struct Part:                   # a run of a shape. Ids of computed nodes ar
     uint32_t moves_a                # MOVES if the operands are computed nodes, else 0
     uint32_t moves_b
     uint64_t step[2]                # from one node to the next, as is_run wants it
-    bint loose                      # whether any other SEEN operands would do
+    bint loose                      # whether others may be its operands (`write_parts`)
     uint32_t listed                 # where the operands of its nodes begin in `listed`, if the op lists them
 
 cdef struct Listed:
@@ -55,7 +61,6 @@ cdef struct Listed:
 cdef struct Span:
     uint32_t start
     uint32_t n
-    bint moves
 
 cdef struct Shape:                  # owner of its arrays, until it is forgotten
     uint32_t n                      # length of the span
@@ -65,10 +70,12 @@ cdef struct Shape:                  # owner of its arrays, until it is forgotten
     bint proven                     # whether it was ever recalled
     uint32_t inside_length
     uint32_t outside_length
+    uint32_t leaves_length
     uint32_t listed_length
     Part *part                      # in the order of the search
-    Span *inside                    # its nodes
-    Span *outside                   # operands that are not its nodes, but for those of loose runs
+    Span *inside                    # its nodes, by their distance
+    Span *outside                   # computed nodes that are operands, by their distance
+    Span *leaves                    # leaves that are operands, by their id, but for those of loose runs
     Listed *listed
 
 cdef struct Sight:
@@ -77,27 +84,30 @@ cdef struct Sight:
     uint32_t wait                   # that must pass
 
 cdef Shape *shapes = NULL           # owned here, for the life of the process; `forget_shapes` empties it
-cdef uint32_t length = 0            # of `shapes`
+cdef uint32_t shape_count = 0
 cdef size_t nbytes = 0              # that the arrays of the shapes take
-cdef Sight sights[SIGHTS]
+cdef Sight sights[1 << SIGHTS_BITS]
 cdef uint32_t opening = 0           # the first shape that was recalled in the last search
 cdef uint32_t expected = 0          # the shape that is tried first
-cdef uint32_t previous = UINT32_MAX       # the last one recalled in this search
+cdef uint32_t previous = NONE       # the last one recalled in this search
+cdef uint32_t cursor = 0            # the shape that is tried next where the expected one is not there
+cdef uint32_t tries = 0             # how many more, in this search
 cdef size_t recalled = 0            # nodes, ever
 cdef size_t fewest = FEWEST
 
 
 cdef void begin_recall() noexcept nogil:
     """Expect the shapes of the last search, from the first one on."""
-    global expected, previous
+    global expected, previous, tries
     expected = opening
     previous = NONE
+    tries = TRIES
 
 
-cdef size_t recall(Tape *t, uint32_t start, uint32_t n, uint32_t beside, Run *order) noexcept nogil:
+cdef size_t recall(Tape *t, uint32_t start, uint32_t n, uint32_t beside, Run *order, size_t *nodes) noexcept nogil:
     """Find the shape of what is below the UNSEEN operands [start, start + n) of a dot, beside the SEEN ones [beside, beside + n).
 
-    Mark its nodes SEEN, write its runs to `order` and return how many they are; 0 if none fits.
+    Mark its nodes SEEN, write its runs to `order`, return how many runs and `nodes` they are; 0 if none fits.
     """
     global opening, expected, previous, recalled
     cdef Shape *shape
@@ -117,20 +127,27 @@ cdef size_t recall(Tape *t, uint32_t start, uint32_t n, uint32_t beside, Run *or
         opening = k
     if not shape.proven:
         shape.proven = True
-        sights[key_of(n, shape.nodes) % SIGHTS].wait = 1
+        sight_of(n, shape.nodes).wait = 1
     previous = k
     expected = shape.next
     recalled += shape.nodes
+    nodes[0] = shape.nodes
     return shape.length
 
 
 cdef uint32_t find(Tape *t, uint32_t start, uint32_t n, uint32_t beside) noexcept nogil:
-    """Return the number of the shape that fits, NONE if none does."""
-    cdef uint32_t i, k
-    for i in range(expected, expected + length):
-        k = i if i < length else i - length
-        if shapes[k].n == n and fits(t, &shapes[k], start, n, beside):
-            return k
+    """Return the number of the shape that fits, NONE if none does of those there is time for."""
+    global cursor, tries
+    cdef uint32_t i
+    if expected < shape_count and fits(t, &shapes[expected], start, n, beside):
+        return expected
+    for i in range(shape_count):
+        if tries == 0:
+            break
+        tries -= 1
+        cursor = cursor + 1 if cursor + 1 < shape_count else 0
+        if fits(t, &shapes[cursor], start, n, beside):
+            return cursor
     return NONE
 
 
@@ -141,9 +158,15 @@ cdef bint all_are(Tape *t, uint32_t start, uint32_t n, uint8_t seen) noexcept no
 
 
 cdef bint fits(Tape *t, const Shape *shape, uint32_t start, uint32_t n, uint32_t beside) noexcept nogil:
-    """Whether the nodes below [start, start + n) are those of `shape`, UNSEEN, with SEEN operands, none of them used beside."""
+    """Whether the nodes below [start, start + n) are those of `shape`, UNSEEN, with SEEN operands.
+
+    What were different operands when the shape was learnt must be different ones now, where some are known by their distance and
+    some by their id, and none of them may be used beside: else the search might find them used in another sequence.
+    """
     cdef const Span *span
-    cdef uint32_t i, first
+    cdef uint32_t i
+    if shape.n != n:
+        return False
     for i in range(shape.inside_length):
         span = &shape.inside[i]
         if not all_are(t, start + span.start, span.n, UNSEEN):
@@ -153,8 +176,25 @@ cdef bint fits(Tape *t, const Shape *shape, uint32_t start, uint32_t n, uint32_t
             return False
     for i in range(shape.outside_length):
         span = &shape.outside[i]
-        first = span.start + start if span.moves else span.start
-        if not (all_are(t, first, span.n, SEEN) and apart(first, span.n, beside, n)):
+        if not (is_free(t, start + span.start, span.n, beside, n) and apart_from_all(
+                start + span.start, span.n, shape.leaves, shape.leaves_length, 0)):
+            return False
+    for i in range(shape.leaves_length):
+        if not is_free(t, shape.leaves[i].start, shape.leaves[i].n, beside, n):
+            return False
+    return True
+
+
+cdef inline bint is_free(Tape *t, uint32_t first, uint32_t size, uint32_t beside, uint32_t n) noexcept nogil:
+    """Whether the nodes [first, first + size) are SEEN, none of them OPEN, and none is used beside."""
+    return all_are(t, first, size, SEEN) and apart(first, size, beside, n)
+
+
+cdef bint apart_from_all(uint32_t first, uint32_t size, const Span *spans, uint32_t length, uint32_t start) noexcept nogil:
+    """Whether [first, first + size) has nothing in common with any of the spans, whose distances are from `start`."""
+    cdef uint32_t i
+    for i in range(length):
+        if not apart(first, size, start + spans[i].start, spans[i].n):
             return False
     return True
 
@@ -170,12 +210,12 @@ cdef bint fits_part(Tape *t, const Shape *shape, const Part *part, uint32_t star
     argument = word(part.b + (start & part.moves_b), part.n)
     if part.loose:
         head = word(part.op, node.a)
-        argument = node.argument.stamp
-        if (part.op > LAST_BINARY and node.argument.pair.n != part.n) or not loose_fits(t, part, node, n, beside):
-            return False
+        if part.op > LAST_UNARY:
+            argument = word(node.argument.pair.b, part.n)
     if part.op <= LAST_UNARY:
         argument = node.argument.stamp          # the number does not matter; it is the same for the run
-    return is_run(node, head, argument, part.step, part.count)
+    return is_run(node, head, argument, part.step, part.count) and (
+        not part.loose or loose_fits(t, shape, part, node, start, n, beside))
 
 
 cdef bint fits_listed(Tape *t, const Listed *listed, const Part *part, const Node *node, uint32_t start) noexcept nogil:
@@ -197,16 +237,20 @@ cdef inline uint32_t listed_operands(const Node *node) noexcept nogil:
     return 2 * node.argument.pair.n if node.op == DOT_LISTED else node.argument.pair.n
 
 
-cdef bint loose_fits(Tape *t, const Part *part, const Node *node, uint32_t n, uint32_t beside) noexcept nogil:
-    """Whether the operands that the loose run `part` has now are all SEEN, and none of them is used beside."""
-    cdef uint32_t length = extent(node)
-    cdef uint32_t size = (part.count - 1) * step_a(node, part.count) + length
-    if not (all_are(t, node.a, size, SEEN) and apart(node.a, size, beside, n)):
+cdef bint loose_fits(Tape *t, const Shape *shape, const Part *part, const Node *node, uint32_t start, uint32_t n, uint32_t beside
+                     ) noexcept nogil:
+    """Whether the operands that the loose run `part` has now are SEEN, not used beside, and no others that the shape has."""
+    if not loose_fit(t, shape, part.a, node.a, (part.count - 1) * step_a(node, part.count) + extent(node), start, n, beside):
         return False
-    if node.op <= LAST_UNARY or node.op == SUM:
-        return True
-    size = (part.count - 1) * step_b(node, part.count) + length
-    return all_are(t, node.argument.pair.b, size, SEEN) and apart(node.argument.pair.b, size, beside, n)
+    return node.op <= LAST_UNARY or node.op == SUM or loose_fit(
+        t, shape, part.b, node.argument.pair.b, (part.count - 1) * step_b(node, part.count) + extent(node), start, n, beside)
+
+
+cdef bint loose_fit(Tape *t, const Shape *shape, uint32_t learnt, uint32_t first, uint32_t size, uint32_t start, uint32_t n,
+                    uint32_t beside) noexcept nogil:
+    return (is_free(t, first, size, beside, n)
+            and apart_from_all(first, size, shape.outside, shape.outside_length, start)
+            and (first == learnt or apart_from_all(first, size, shape.leaves, shape.leaves_length, 0)))
 
 
 cdef inline uint32_t extent(const Node *node) noexcept nogil:
@@ -222,22 +266,25 @@ cdef inline uint32_t step_b(const Node *node, uint32_t count) noexcept nogil:
     return node[1].argument.pair.b - node.argument.pair.b if count > 1 else 0
 
 
-cdef inline uint32_t key_of(uint32_t n, size_t nodes) noexcept nogil:
-    return <uint32_t>(nodes * 31 + n)
-
-
-cdef bint worth_learning(uint32_t n, size_t nodes) noexcept nogil:
-    """Whether to learn what was found below a span of length `n`: the second time, and then less and less often until a shape
-    of this size is recalled. Graphs of one size and many shapes would else be learnt in vain, over and over.
-    """
-    cdef uint32_t key = key_of(n, nodes)
-    cdef Sight *sight = &sights[key % SIGHTS]
-    if nodes < fewest or nodes > MOST:
-        return False
+cdef inline Sight *sight_of(uint32_t n, size_t nodes) noexcept nogil:
+    """Return the sights of shapes of this size. Others may take them over (Knuth's multiplicative hashing)."""
+    cdef uint32_t key = <uint32_t>nodes * 31 + n
+    cdef Sight *sight = &sights[(key * MULTIPLIER) >> (32 - SIGHTS_BITS)]
     if sight.key != key:
         sight.key = key
         sight.times = 0
         sight.wait = 1
+    return sight
+
+
+cdef bint count_sight(uint32_t n, size_t nodes) noexcept nogil:
+    """Return whether to learn what was found below a span of length `n`: the second time, and then less and less often until
+    a shape of this size is recalled. Graphs of one size and many shapes would else be learnt in vain, over and over.
+    """
+    cdef Sight *sight
+    if nodes < fewest or nodes > MOST:
+        return False
+    sight = sight_of(n, nodes)
     sight.times += 1
     if sight.times <= sight.wait:
         return False
@@ -248,7 +295,7 @@ cdef bint worth_learning(uint32_t n, size_t nodes) noexcept nogil:
 
 cdef struct Draft:                  # of a shape. Its arrays are one allocation, owned by `learn`, which `id` begins
     uint32_t nodes
-    uint32_t operands
+    uint32_t listed                 # operands in the pool
     uint32_t *id                    # of the nodes, in the order of the search
     uint32_t *rank                  # their places there, in the new order
     uint32_t *waits                 # how many nodes backward must come to before this one
@@ -256,7 +303,7 @@ cdef struct Draft:                  # of a shape. Its arrays are one allocation,
     uint32_t *heap                  # nodes that wait for none, the highest first
     uint32_t heap_length
     uint32_t *place                 # by id: place in `id`, NONE for nodes that are not of the shape
-    uint32_t *last                  # by id: place of the last node known to add to the gradient, at the end the first to
+    uint32_t *last                  # by id: place of the node that adds to its gradient last of those found so far; later USED
     uint32_t *then                  # for each operand of each node: the place that waits for the node, or NONE
 
 
@@ -277,16 +324,18 @@ cdef void learn(Tape *t, uint32_t start, uint32_t n, const Run *order, size_t ru
 cdef bint begin_draft(Tape *t, Draft *d, const Run *order, size_t runs) noexcept:
     cdef size_t k
     cdef size_t operands = 0
+    cdef size_t listed = 0
     cdef uint32_t i
     for k in range(runs):
         d.nodes += order[k].count
         for i in range(order[k].first, order[k].first + order[k].count):
             operands += operand_count(t, i)
+            listed += listed_operands(&t.node[i])
             if t.node[i].op == CUSTOM:
                 return False
-    if operands > MOST_OPERANDS or t.top > MOST_OPERANDS:
+    if operands > MOST_OPERANDS or listed > MOST_LISTED or t.top > FEW_IDS + SPARSE * operands:
         return False
-    d.operands = <uint32_t>operands
+    d.listed = <uint32_t>listed
     d.id = <uint32_t *>malloc((5 * d.nodes + 2 * t.top + operands) * sizeof(uint32_t))
     if d.id == NULL:
         return False
@@ -420,13 +469,13 @@ cdef uint32_t pop(Draft *d) noexcept:
 
 cdef void keep(Tape *t, Draft *d, uint32_t start, uint32_t n) noexcept:
     """Add the shape of the draft to `shapes`."""
-    global shapes, length, nbytes
+    global shapes, shape_count, nbytes
     cdef Shape shape
     cdef Shape *moved
-    if length == MOST_SHAPES or nbytes > MOST_BYTES:
+    if shape_count == MOST_SHAPES or nbytes > MOST_BYTES:
         forget_shapes()
-    if length & (length - 1) == 0:      # full: 0, 1, 2, 4, ...
-        moved = <Shape *>realloc(shapes, max(1, 2 * length) * sizeof(Shape))
+    if shape_count & (shape_count - 1) == 0:    # full: 0, 1, 2, 4, ...
+        moved = <Shape *>realloc(shapes, max(1, 2 * shape_count) * sizeof(Shape))
         if moved == NULL:
             return
         shapes = moved
@@ -436,24 +485,22 @@ cdef void keep(Tape *t, Draft *d, uint32_t start, uint32_t n) noexcept:
     if not (write_parts(t, d, &shape, start) and write_spans(t, d, &shape, start)):
         free_shape(&shape)
         return
-    shapes[length] = shape
-    length += 1
+    shapes[shape_count] = shape
+    shape_count += 1
     nbytes += shape.length * sizeof(Part) + shape.listed_length * sizeof(Listed)
-    nbytes += (shape.inside_length + shape.outside_length) * sizeof(Span)
+    nbytes += (shape.inside_length + shape.outside_length + shape.leaves_length) * sizeof(Span)
 
 
 cdef bint write_parts(Tape *t, Draft *d, Shape *shape, uint32_t start) noexcept:
     """Write the runs of the new order. False if a span of operands has both leaves and computed nodes, or without memory."""
     cdef Part *part
     cdef uint32_t i
-    cdef uint32_t listed = 0
     cdef uint32_t runs = 0
     cdef uint32_t placed = 0            # one more than the highest place in the search's order of the nodes so far
     for i in range(d.nodes):
-        listed += listed_operands(&t.node[d.id[i]])
         runs += d.waits[i] == HEAD
     shape.part = <Part *>malloc(runs * sizeof(Part))
-    shape.listed = <Listed *>malloc(max(1, listed) * sizeof(Listed))
+    shape.listed = <Listed *>malloc(max(1, d.listed) * sizeof(Listed))
     if shape.part == NULL or shape.listed == NULL:
         return False
     i = 0
@@ -463,8 +510,8 @@ cdef bint write_parts(Tape *t, Draft *d, Shape *shape, uint32_t start) noexcept:
         part.first = d.id[d.rank[i]] - start
         part.count = 0
         part.listed = shape.listed_length
-        # Where a run stands as the search had it, all that is before it being before it there, and so behind it, any operands
-        # that are not of the shape would do.
+        # A loose run stands as the search had it, all that is before it being before it there, and so behind it: whichever leaves
+        # are its operands, as long as nothing else of the shape uses them, the sequence of what uses them is the search's.
         part.loose = placed == i
         while True:
             part.loose &= d.rank[i] == i
@@ -479,7 +526,7 @@ cdef bint write_parts(Tape *t, Draft *d, Shape *shape, uint32_t start) noexcept:
 
 
 cdef bint write_operands(Tape *t, Draft *d, Shape *shape, Part *part, uint32_t start) noexcept:
-    """Write what the operands of a run are, and mark in `last` those that are not of the shape, but for those of a loose run."""
+    """Write what the operands of a run are, and mark those as USED that are not of the shape, but for those of a loose run."""
     cdef const Node *node = &t.node[start + part.first]
     cdef uint32_t i, k, child
     cdef bint moves
@@ -498,7 +545,8 @@ cdef bint write_operands(Tape *t, Draft *d, Shape *shape, Part *part, uint32_t s
     if not listed and node.op > LAST_UNARY and node.op != SUM and t.node[node.argument.pair.b].op != LEAF:
         part.moves_b = MOVES
         part.b -= start
-    part.loose &= not (listed or part.moves_a or part.moves_b)
+    part.loose &= not (listed or part.moves_a or part.moves_b or step_a(node, part.count) > extent(node))
+    part.loose &= node.op <= LAST_UNARY or step_b(node, part.count) <= extent(node)     # no span with gaps, or that goes down
     for i in range(start + part.first, start + part.first + part.count):
         for k in range(operand_count(t, i)):
             child = operand(t, i, k)
@@ -510,27 +558,32 @@ cdef bint write_operands(Tape *t, Draft *d, Shape *shape, Part *part, uint32_t s
             elif moves != ((part.moves_b if k & 1 and node.op != SUM else part.moves_a) == MOVES):
                 return False
             if d.place[child] == NONE and not part.loose:
-                d.last[child] = HEAD
+                d.last[child] = USED
     return True
 
 
 cdef bint write_spans(Tape *t, Draft *d, Shape *shape, uint32_t start) noexcept:
     """Write which ids the nodes of the shape have, and which ones operands that are not of it."""
-    cdef uint32_t pieces = 0
+    cdef uint32_t count[4]
     cdef uint32_t i
+    cdef Kind kind
+    memset(count, 0, sizeof(count))
     for i in range(1, t.top):
-        pieces += i == 1 or kind_of(t, d, i) != kind_of(t, d, i - 1)
-    shape.inside = <Span *>malloc(pieces * sizeof(Span))
-    shape.outside = <Span *>malloc(pieces * sizeof(Span))
-    if shape.inside == NULL or shape.outside == NULL:
+        kind = kind_of(t, d, i)
+        count[<int>kind] += i == 1 or kind != kind_of(t, d, i - 1)
+    shape.inside = <Span *>malloc(max(1, count[<int>INSIDE]) * sizeof(Span))
+    shape.outside = <Span *>malloc(max(1, count[<int>OUTSIDE]) * sizeof(Span))
+    shape.leaves = <Span *>malloc(max(1, count[<int>OUTSIDE_LEAF]) * sizeof(Span))
+    if shape.inside == NULL or shape.outside == NULL or shape.leaves == NULL:
         return False
     for i in range(1, t.top):
-        if kind_of(t, d, i) == INSIDE:
-            add_span(shape.inside, &shape.inside_length, i - start, True)
-        elif kind_of(t, d, i) == OUTSIDE:
-            add_span(shape.outside, &shape.outside_length, i - start, True)
-        elif kind_of(t, d, i) == OUTSIDE_LEAF:
-            add_span(shape.outside, &shape.outside_length, i, False)
+        kind = kind_of(t, d, i)
+        if kind == INSIDE:
+            add_to_span(shape.inside, &shape.inside_length, i - start)
+        elif kind == OUTSIDE:
+            add_to_span(shape.outside, &shape.outside_length, i - start)
+        elif kind == OUTSIDE_LEAF:
+            add_to_span(shape.leaves, &shape.leaves_length, i)
     return True
 
 
@@ -544,17 +597,17 @@ cdef enum Kind:
 cdef inline Kind kind_of(Tape *t, Draft *d, uint32_t i) noexcept:
     if d.place[i] != NONE:
         return INSIDE
-    if d.last[i] != HEAD:
+    if d.last[i] != USED:
         return ELSEWHERE
     return OUTSIDE_LEAF if t.node[i].op == LEAF else OUTSIDE
 
 
-cdef inline void add_span(Span *spans, uint32_t *length, uint32_t start, bint moves) noexcept:
+cdef inline void add_to_span(Span *spans, uint32_t *length, uint32_t id) noexcept:
     """Add one id to the last span, or a span of its own."""
-    if length[0] > 0 and spans[length[0] - 1].moves == moves and spans[length[0] - 1].start + spans[length[0] - 1].n == start:
+    if length[0] > 0 and spans[length[0] - 1].start + spans[length[0] - 1].n == id:
         spans[length[0] - 1].n += 1
         return
-    spans[length[0]] = Span(start, 1, moves)
+    spans[length[0]] = Span(id, 1)
     length[0] += 1
 
 
@@ -562,17 +615,19 @@ cdef void free_shape(Shape *shape) noexcept:
     free(shape.part)
     free(shape.inside)
     free(shape.outside)
+    free(shape.leaves)
     free(shape.listed)
 
 
 cdef void forget_shapes() noexcept:
-    global length, nbytes, opening
+    global shape_count, nbytes, opening, cursor
     cdef uint32_t i
-    for i in range(length):
+    for i in range(shape_count):
         free_shape(&shapes[i])
-    length = 0
+    shape_count = 0
     nbytes = 0
     opening = 0
+    cursor = 0
     begin_recall()
 
 
@@ -583,7 +638,7 @@ def recalled_nodes():
 
 def known_shapes():
     """Return how many shapes are kept."""
-    return length
+    return shape_count
 
 
 def start_over(smallest=FEWEST):
