@@ -129,7 +129,7 @@ class GPT:
             raise ValueError(f"the cache of this model has {len(self.layers)} layers, got {len(cache)}")
         n_head = self.config.n_head
         x = rmsnorm(self.wte[token] + self.wpe[position])
-        for layer, (keys, values) in zip(self.layers, cache):  # noqa: B905  # strict takes as long as two products
+        for layer, (keys, values) in zip(self.layers, cache):  # noqa: B905  # strict=True takes 0.2 us
             h = rmsnorm(x)
             keys.append(layer.attn_wk @ h)
             values.append(layer.attn_wv @ h)

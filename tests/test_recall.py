@@ -46,6 +46,36 @@ def test_programs_met_again_equal_reference(n: int, plan: Plan, place: int, chan
         assert run_program(microgpt, n, other if changed else plan, last) == right[changed]
 
 
+STEPS: list[Any] = [
+    lambda e, x, row, rows: [e.tanh(v) for v in x],
+    lambda e, x, row, rows: [v + r for v, r in zip(x, row, strict=True)],
+    lambda e, x, row, rows: [v * r for v, r in zip(x, row[::-1], strict=True)],
+    lambda e, x, row, rows: [dot(e, vector(e, r), vector(e, x)) for r in rows],
+    lambda e, x, row, rows: [v * x[0] for v in x[1:]] + [x[0] * row[0]],
+    lambda e, x, row, rows: [v * add_up(e, [row[1], *x]) for v in x],
+]
+steps = st.lists(st.tuples(st.integers(0, len(STEPS) - 1), st.integers(0, 5)), min_size=1, max_size=5)
+
+
+@given(
+    st.integers(3, 8), steps, st.integers(0, 5), st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=6)
+)
+def test_any_rows_in_a_graph_met_before(n: int, plan: list[tuple[int, int]], last: int, others: list[tuple[int, int]]) -> None:
+    """Nodes one by one, of the rows of one matrix: first the same ones each time, then one row is another."""
+
+    def run(engine: Any) -> Iterator[list[str]]:
+        rows = [numbers(engine, n, i) for i in range(n)]
+        for first, change in [(0, 0)] * MET + others:
+            x = rows[first % n]
+            for k, (step, row) in enumerate(plan):
+                x = STEPS[step](engine, x, rows[(row + change * (k == first)) % n], rows)
+            dot(engine, vector(engine, rows[last % n]), vector(engine, x)).backward()
+            yield grads(rows)
+
+    start_over(smallest=1)
+    assert list(run(microgpt)) == list(run(reference))
+
+
 @pytest.mark.parametrize("name", VECTORS)
 def test_every_operation_met_again_equals_reference(name: str) -> None:
     plan = [("linear", 0, 1), (name, 0, 1), ("residual", 0, 1), (name, 0, 2), ("linear of the other", 0, 0)]

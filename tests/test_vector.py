@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -138,6 +138,20 @@ def test_lists_of_values_do_wherever_a_vector_does() -> None:
     assert microgpt.rmsnorm(xs).data == microgpt.rmsnorm(v).data
     assert microgpt.cross_entropy(xs, 2).data == microgpt.cross_entropy(v, 2).data
     assert microgpt.attention(xs, [xs, xs], [xs, xs[::-1]], 2).data == microgpt.attention(v, [v, v], [v, v[::-1]], 2).data
+
+
+def test_attention_takes_the_keys_that_it_has_checked() -> None:
+    """Making a Vector of the last value changes the list of keys."""
+    keys = [Vector([0.2] * 8) for _ in range(3)]
+
+    class Value8:
+        def __iter__(self) -> Iterator[float]:
+            keys[2] = Vector([1.0])
+            return iter([0.3] * 8)
+
+    values = [Vector([0.1] * 8), Vector([0.1] * 8), Value8()]
+    assert microgpt.attention(Vector([0.1] * 8), keys, values, 2).data == [pytest.approx(0.5 / 3)] * 8
+    assert len(keys[2]) == 1
 
 
 def test_numpy_leaves_operators_to_the_vector() -> None:

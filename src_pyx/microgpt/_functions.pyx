@@ -193,7 +193,10 @@ def attention(query, keys, values, Py_ssize_t n_head):
         raise ValueError(f"attention needs as many keys as values and at least one, got {time} and {len(v)}")
     head_dim = q.n // <uint32_t>n_head
     reserve(tape, n_head * (6 * time + 1) + q.n)
-    reserve_listed(tape, q.n * (2 * time + BLOCK_END) + n_head * time * (2 * head_dim + BLOCK_END))
+    if any_listed(q, k):
+        reserve_listed(tape, q.n * (2 * time + BLOCK_END) + n_head * time * (2 * head_dim + BLOCK_END))
+    else:
+        reserve_listed(tape, q.n * (2 * time + BLOCK_END))
     put_attention(result, q, k, v, <uint32_t>n_head, head_dim)
     return result
 
@@ -205,6 +208,15 @@ cdef list vectors_of(object given, uint32_t n):
     for i in range(len(vectors)):
         vectors[i] = as_vector_of(n, vectors[i])
     return vectors
+
+
+cdef bint any_listed(Vector query, list keys):
+    """Whether the dots of query and keys list their operands."""
+    cdef Vector key
+    for key in keys:
+        if key.listed != NULL:
+            return True
+    return query.listed != NULL
 
 
 cdef Vector as_vector_of(uint32_t n, object x):

@@ -1,7 +1,8 @@
 """Topological order.
 
-The order is the reference's: depth-first from the root over children in constructor order, each node after its children,
-then walked from its end. Sums of floats depend on their order, so every gradient agrees to the last bit.
+The reference's order is depth-first from the root over children in constructor order, each node after its children, walked from
+its end. The order here may be another, but to each node's gradient all contributions come in the reference's sequence. Sums of
+floats depend on that alone, so every gradient agrees to the last bit.
 
 A sum or dot is one node here and a chain of additions in the reference, ((0 + p0) + p1) + ...: there, all that is first
 reached through operand k lies between p[k-1] and p[k] in the order. That shows only when something in between uses an operand
@@ -10,7 +11,8 @@ operands before k as OPEN; a node that uses an OPEN operand ends the search, and
 the reference. Leaves and seen spans cost one look at eight marks.
 
 Nodes that follow each other on the tape and differ only by a step in their operands, such as those of an elementwise operation
-or of the rows of a matrix, enter the order as one run, and backward goes through them in one loop (`take`).
+or of the rows of a matrix, enter the order as one run, and backward goes through them in one loop (`take`). What a search finds
+below a dot is recalled by the next ones (_recall.pyx).
 """
 
 from cpython.exc cimport PyErr_CheckSignals

@@ -138,12 +138,11 @@ cdef size_t recall(Tape *t, uint32_t start, uint32_t n, uint32_t beside, Run *or
 cdef uint32_t find(Tape *t, uint32_t start, uint32_t n, uint32_t beside) noexcept nogil:
     """Return the number of the shape that fits, NONE if none does of those there is time for."""
     global cursor, tries
-    cdef uint32_t i
+    cdef uint32_t left = min(shape_count, tries)
     if expected < shape_count and fits(t, &shapes[expected], start, n, beside):
         return expected
-    for i in range(shape_count):
-        if tries == 0:
-            break
+    while left > 0:
+        left -= 1
         tries -= 1
         cursor = cursor + 1 if cursor + 1 < shape_count else 0
         if fits(t, &shapes[cursor], start, n, beside):

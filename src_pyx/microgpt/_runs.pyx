@@ -117,7 +117,10 @@ cdef uint32_t put_dot(Operands x, Operands y, uint32_t n) noexcept:
 
 
 cdef uint32_t put_dots(Operands x, Operands y, uint32_t n, uint32_t count) noexcept:
-    """`count` dots of the parts of length `n` of `x` and `y`. Room for listed dots: count * (2 * n + BLOCK_END) words."""
+    """`count` dots of the parts of length `n` of `x` and `y`, which are runs or listed.
+
+    Room for listed dots: count * (2 * n + BLOCK_END) words.
+    """
     cdef uint32_t start = tape.top
     cdef const double *a = &tape.data[x.start]
     cdef const double *b = &tape.data[y.start]
@@ -136,9 +139,9 @@ cdef uint32_t put_dots(Operands x, Operands y, uint32_t n, uint32_t count) noexc
     return start
 
 
-cdef uint32_t put_mixture(uint32_t weights, const uint32_t *rows, uint32_t count, uint32_t n, uint32_t part) noexcept:
-    """Sums of `n` columns of `count` rows, which start at `rows`: listed dots with the weights of their part, `count` for each
-    part of that many columns. Room for listed dots: n * (2 * count + BLOCK_END) words.
+cdef uint32_t put_mixture(uint32_t weights, const uint32_t *rows, uint32_t count, uint32_t n, uint32_t width) noexcept:
+    """Weighted sums of the `n` columns of `count` rows, which start at `rows`: listed dots, `count` weights for the first `width`
+    columns, the next `count` for the next ones, and so on. Room for listed dots: n * (2 * count + BLOCK_END) words.
     """
     cdef uint32_t start = tape.top
     cdef double *result = &tape.data[start]
@@ -150,21 +153,21 @@ cdef uint32_t put_mixture(uint32_t weights, const uint32_t *rows, uint32_t count
     cdef uint32_t first = 0
     cdef uint32_t i, j
     while first < n:
-        for j in range(first, first + part):
+        for j in range(first, first + width):
             result[j] = 0.0
         for i in range(count):
             weight = tape.data[weights + i]
             row = &tape.data[rows[i]]
-            for j in range(first, first + part):
+            for j in range(first, first + width):
                 result[j] += weight * row[j]
-        for j in range(first, first + part):
+        for j in range(first, first + width):
             for i in range(count):
                 listed[2 * i] = weights + i
                 listed[2 * i + 1] = rows[i] + j
             end_block(listed, length, start + j)
             listed += length
         weights += count
-        first += part
+        first += width
     tape.pool_top += <size_t>n * length
     put_run(DOT_LISTED, Operands(block, length, NULL), word(0, count), 0, n)
     return start

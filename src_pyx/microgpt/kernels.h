@@ -2,6 +2,7 @@
 #ifndef MICROGPT_KERNELS_H
 #define MICROGPT_KERNELS_H
 
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -15,12 +16,14 @@
 
 #if defined(__GNUC__)
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
+#define FMA __builtin_fma
 #else
 #define ALWAYS_INLINE static inline
-#define __builtin_fma fma
+#define FMA fma
 #endif
 
-#if defined(__GLIBC__)
+/* Whether pow is glibc's, and doubles are computed as doubles. */
+#if defined(__GLIBC__) && !defined(__UCLIBC__) && FLT_EVAL_METHOD == 0
 #define GLIBC_POW 1
 #else
 #define GLIBC_POW 0
@@ -195,10 +198,11 @@ static inline void relu_partials(double *RESTRICT grad, const double *RESTRICT x
 
 /* pow with some exponents, to the bit, mostly without calling pow.
  *
- * x * x and sqrt(x) are correctly rounded, and so can a few other powers be. glibc's pow errs by at most 0.511 ulp plus 2^-14.4 ulp per unit of |log(result)|
- * (sysdeps/ieee754/dbl-64/e_pow.c): below 0.55 ulp for every result, below 0.515 ulp for those within 1e-30 .. 1e30. So the two
- * can differ only where the exact result is less than 0.05 ulp, or 0.015 ulp, away from a tie, and then pow gives the other
- * neighbour of the tie or the same. There it decides. On other C libraries, whose pow promises nothing, it always does.
+ * x * x and sqrt(x) are correctly rounded, other powers can be had as a sum of two doubles. glibc's pow errs by at most 0.511 ulp
+ * plus 2^-14.4 ulp per unit of |log(result)| (sysdeps/ieee754/dbl-64/e_pow.c): below 0.55 ulp for every result, below 0.515 ulp
+ * for those within 1e-30 .. 1e30. So the two can differ only where the exact result is less than 0.05 ulp, or 0.015 ulp, away
+ * from a tie, and then pow gives the other neighbour of the tie or the same. There it decides. On other C libraries, whose pow
+ * promises nothing, it always does.
  */
 #define TIE 0.45            /* in ulp */
 #define TIE_WITHIN_1E30 0.485
@@ -210,7 +214,7 @@ ALWAYS_INLINE double square_error(double x, double p, int has_fma)
     const double c = 134217729.0 * x;
     const double high = c - (c - x);
     const double low = x - high;
-    return has_fma ? __builtin_fma(x, x, -p) : ((high * high - p) + 2.0 * high * low) + low * low;
+    return has_fma ? FMA(x, x, -p) : ((high * high - p) + 2.0 * high * low) + low * low;
 }
 
 /* The long loops and the powers (vectors.h), all in one variant. */

@@ -1,16 +1,17 @@
-/* The long loops, compiled once for each width of vector that processors have; the module chooses when it is loaded.
+/* The long loops and the powers, compiled once for each kind of processor; the module chooses when it is loaded.
  *
- * Every variant makes the same operations in the same order, so the same bits.
+ * Every variant gives the same bits. What fma is used for are errors of rounding, by which to tell whether a result is sure.
  */
 #ifndef MICROGPT_VECTORS_H
 #define MICROGPT_VECTORS_H
 
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-/* gcc makes calls of memcpy and memset of copies in the middle of a loop: slower, where loops are short. */
+/* Of copies in the middle of a loop gcc makes calls of memcpy and memset: slower, where loops are short. */
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("no-tree-loop-distribute-patterns")
 #endif
@@ -24,8 +25,8 @@
 typedef double quad __attribute__((vector_size(32), aligned(8), may_alias));
 
 /* As dot_rows_partials, of `quads` times four columns: what is added to gx stays in registers from row to row. */
-EACH void columns_partials(double *RESTRICT gw, double *RESTRICT gx, const double *w, const double *x, const double *g, size_t rows,
-                           size_t n, int quads)
+EACH void columns_partials(double *RESTRICT gw, double *RESTRICT gx, const double *w, const double *x, const double *g,
+                           size_t rows, size_t n, int quads)
 {
     quad sum[4], xs[4];
     size_t r;
@@ -47,7 +48,8 @@ EACH void columns_partials(double *RESTRICT gw, double *RESTRICT gx, const doubl
         ((quad *)gx)[k] = sum[k];
 }
 #else
-EACH void columns_partials(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows, size_t n, int quads)
+EACH void columns_partials(double *gw, double *gx, const double *w, const double *x, const double *g,
+                           size_t rows, size_t n, int quads)
 {
     (void)gw, (void)gx, (void)w, (void)x, (void)g, (void)rows, (void)n, (void)quads; /* never called */
 }
@@ -92,24 +94,24 @@ EACH double power(double x, double k, int has_fma)
         low = square_error(x, high, has_fma);
     } else if (has_fma & ((k == -1.0) | (k == -2.0))) {
         high = 1.0 / x;
-        low = __builtin_fma(-high, x, 1.0) * high;
+        low = FMA(-high, x, 1.0) * high;
         if (k == -2.0) {
             product = high * high;
-            error = __builtin_fma(high, high, -product) + 2.0 * high * low;
+            error = FMA(high, high, -product) + 2.0 * high * low;
             high = product + error;
             low = error - (high - product);
         }
     } else if (has_fma & ((k == -0.5) | (k == -1.5))) {
         root = 1.0 / sqrt(x); /* next to x**-0.5; one step of Newton's iteration adds what it lacks */
         product = root * root;
-        error = __builtin_fma(x, product, -1.0) + x * __builtin_fma(root, root, -product);
+        error = FMA(x, product, -1.0) + x * FMA(root, root, -product);
         error *= -0.5 * root;
         high = root + error;
         low = error - (high - root);
         if (k == -1.5) {
             const double inverse = 1.0 / x;
             product = inverse * high;
-            error = __builtin_fma(inverse, high, -product) + inverse * low + __builtin_fma(-inverse, x, 1.0) * product;
+            error = FMA(inverse, high, -product) + inverse * low + FMA(-inverse, x, 1.0) * product;
             high = product + error;
             low = error - (high - product);
         }
@@ -120,13 +122,13 @@ EACH double power(double x, double k, int has_fma)
 }
 
 /* a * b + c, with one rounding or two: for comparisons that hold with either. */
-EACH double multiply_add(double a, double b, double c, int has_fma) { return has_fma ? __builtin_fma(a, b, c) : a * b + c; }
+EACH double multiply_add(double a, double b, double c, int has_fma) { return has_fma ? FMA(a, b, c) : a * b + c; }
 
 /* One step of Adam over n <= BLOCK parameters, in the order and with the roundings of microgpt.reference. The gradients are
  * zeroed.
  *
  * g * g and sqrt stand in for pow. Where pow might give another double, that mostly disappears in the sum or difference that
- * follows; `unsure` are the few parameters, one in two hundred, where it might not, and these are done again. Two loops, since the
+ * follows; `unsure` are the few parameters, one in two hundred, where it might not, and these are done again. Two loops: the
  * processor has more turns of a short one under way at once.
  */
 #define BLOCK 64
@@ -138,6 +140,7 @@ EACH void adam_block(double *RESTRICT data, double *RESTRICT grad, double *RESTR
     uint64_t unsure[BLOCK], any = 0; /* as wide as a double, so that the loops are vectorised on every processor */
     const double gain1 = 1.0 - beta1, gain2 = 1.0 - beta2;
     const int may_be_sure = GLIBC_POW & (eps > 1e-13); /* beside which a root below 1e-30 is nothing */
+    static const volatile double two = 2.0, half = 0.5; /* which a compiler would take for a product and a root */
     size_t i;
     for (i = 0; i < n; i++) {
         const double g = old_grad[i] = grad[i];
@@ -159,7 +162,7 @@ EACH void adam_block(double *RESTRICT data, double *RESTRICT grad, double *RESTR
         const double change = learning_rate * m_hat / (root + eps);
         const double new_data = (old_data[i] = data[i]) - change;
         /* v_hat is (root + e)^2 for an error e of remainder / (2 * root) */
-        const double remainder = has_fma ? __builtin_fma(-root, root, v_hat[i])
+        const double remainder = has_fma ? FMA(-root, root, v_hat[i])
                                          : (v_hat[i] - root * root) - square_error(root, root * root, has_fma);
         const double ulp_below = root - root * (1.0 - 0x1p-53);
         const int root_is_sure = (fabs(remainder) <= root * (2.0 * TIE_WITHIN_1E30) * ulp_below) & (v_hat[i] < 1e60);
@@ -172,8 +175,8 @@ EACH void adam_block(double *RESTRICT data, double *RESTRICT grad, double *RESTR
     }
     for (i = 0; any && i < n; i++)
         if (unsure[i]) {
-            v[i] = beta2 * old_v[i] + gain2 * pow(old_grad[i], 2.0);
-            data[i] = old_data[i] - learning_rate * (m[i] / correction1) / (pow(v[i] / correction2, 0.5) + eps);
+            v[i] = beta2 * old_v[i] + gain2 * pow(old_grad[i], two);
+            data[i] = old_data[i] - learning_rate * (m[i] / correction1) / (pow(v[i] / correction2, half) + eps);
         }
 }
 
@@ -197,13 +200,13 @@ EACH size_t find_huge(const double *x, size_t n)
 EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, double learning_rate, double beta1, double beta2,
                    double eps, double correction1, double correction2, int has_fma)
 {
-    size_t i, count;
-    for (i = 0; i < n; i += count) {
-        count = n - i < BLOCK ? n - i : BLOCK;
+    size_t count;
+    for (; n > 0; n -= count, data += count, grad += count, m += count, v += count) {
+        count = n < BLOCK ? n : BLOCK;
         if (correction1 == 1.0)
-            adam_block(data + i, grad + i, m + i, v + i, count, learning_rate, beta1, beta2, eps, 1.0, correction2, has_fma);
+            adam_block(data, grad, m, v, count, learning_rate, beta1, beta2, eps, 1.0, correction2, has_fma);
         else
-            adam_block(data + i, grad + i, m + i, v + i, count, learning_rate, beta1, beta2, eps, correction1, correction2, has_fma);
+            adam_block(data, grad, m, v, count, learning_rate, beta1, beta2, eps, correction1, correction2, has_fma);
     }
 }
 
