@@ -10,8 +10,8 @@ alike next to each other, for backward to go through them in one loop.
 """
 
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdlib cimport calloc, free, malloc, qsort, realloc
+from libc.string cimport memcmp, memset
 
 from microgpt._ops cimport apart, operand, operand_count
 from microgpt._tape cimport (
@@ -28,8 +28,6 @@ cdef enum:
     MOST = 1 << 16
     MOST_OPERANDS = 1 << 22
     MOST_LISTED = 1 << 18           # of these operands
-    FEW_IDS = 1 << 13               # a tape that is gone through for any shape, a larger one if it has not
-    SPARSE = 1 << 6                 # more than so many ids for each operand
     MOST_SHAPES = 1 << 12           # at the next one all are forgotten
     MOST_BYTES = 1 << 24
     SIGHTS_BITS = 10
@@ -68,6 +66,7 @@ cdef struct Shape:                  # owner of its arrays, until it is forgotten
     uint32_t length                 # of `part`
     uint32_t nodes
     bint proven                     # whether it was ever recalled
+    uint32_t pieces                 # that `inside`, `outside` and `leaves` each have room for
     uint32_t inside_length
     uint32_t outside_length
     uint32_t leaves_length
@@ -301,9 +300,16 @@ cdef struct Draft:                  # of a shape. Its arrays are one allocation,
     uint32_t *offset                # where the operands of each begin in `then`
     uint32_t *heap                  # nodes that wait for none, the highest first
     uint32_t heap_length
-    uint32_t *place                 # by id: place in `id`, NONE for nodes that are not of the shape
-    uint32_t *last                  # by id: place of the node that adds to its gradient last of those found so far; later USED
     uint32_t *then                  # for each operand of each node: the place that waits for the node, or NONE
+    uint32_t *met                   # ids of the nodes and of their operands, each once
+    uint32_t met_length
+    uint32_t *place                 # by id: one more than the place in `id`, 0 for nodes that are not of the shape
+    uint32_t *last                  # by id: one more than the place that adds to its gradient last, so far; later USED
+
+# Owned here, for the life of the process: room for `place` and `last`, all 0 outside of `learn`. So to learn a shape takes time by
+# its own size alone. Pages of ids that are never met are never touched.
+cdef uint32_t *by_id = NULL
+cdef size_t by_id_room = 0
 
 
 cdef void learn(Tape *t, uint32_t start, uint32_t n, const Run *order, size_t runs) noexcept:
@@ -312,15 +318,19 @@ cdef void learn(Tape *t, uint32_t start, uint32_t n, const Run *order, size_t ru
     Without memory for it nothing happens.
     """
     cdef Draft d
+    cdef uint32_t k
     memset(&d, 0, sizeof(Draft))
     if begin_draft(t, &d, order, runs):
         find_waits(t, &d)
         arrange_runs(t, &d)
         keep(t, &d, start, n)
+        for k in range(d.met_length):
+            d.place[d.met[k]] = d.last[d.met[k]] = 0
     free(d.id)
 
 
 cdef bint begin_draft(Tape *t, Draft *d, const Run *order, size_t runs) noexcept:
+    global by_id, by_id_room
     cdef size_t k
     cdef size_t operands = 0
     cdef size_t listed = 0
@@ -332,26 +342,33 @@ cdef bint begin_draft(Tape *t, Draft *d, const Run *order, size_t runs) noexcept
             listed += listed_operands(&t.node[i])
             if t.node[i].op == CUSTOM:
                 return False
-    if operands > MOST_OPERANDS or listed > MOST_LISTED or t.top > FEW_IDS + SPARSE * operands:
+    if operands > MOST_OPERANDS or listed > MOST_LISTED:
+        return False
+    if by_id_room < t.top:
+        free(by_id)
+        by_id_room = t.top + t.top // 2
+        by_id = <uint32_t *>calloc(2 * by_id_room, sizeof(uint32_t))
+    d.id = <uint32_t *>malloc((6 * <size_t>d.nodes + 2 * operands) * sizeof(uint32_t))
+    if by_id == NULL or d.id == NULL:
+        by_id_room = 0 if by_id == NULL else by_id_room
         return False
     d.listed = <uint32_t>listed
-    d.id = <uint32_t *>malloc((5 * d.nodes + 2 * t.top + operands) * sizeof(uint32_t))
-    if d.id == NULL:
-        return False
+    d.place = by_id
+    d.last = by_id + by_id_room
     d.rank = d.id + d.nodes
     d.waits = d.rank + d.nodes
     d.offset = d.waits + d.nodes
     d.heap = d.offset + d.nodes
-    d.place = d.heap + d.nodes
-    d.last = d.place + t.top
-    d.then = d.last + t.top
-    memset(d.place, 0xff, t.top * sizeof(uint32_t))
+    d.met = d.heap + d.nodes
+    d.then = d.met + d.nodes + operands
     d.nodes = 0
     for k in range(runs):
         for i in range(order[k].first, order[k].first + order[k].count):
             d.id[d.nodes] = i
-            d.place[i] = d.nodes
+            d.met[d.nodes] = i
             d.nodes += 1
+            d.place[i] = d.nodes
+    d.met_length = d.nodes
     return True
 
 
@@ -359,19 +376,23 @@ cdef void find_waits(Tape *t, Draft *d) noexcept:
     """Find what the order must keep: the users of a node add to its gradient one after the other, and it is due after them."""
     cdef uint32_t i, k, child, then
     cdef uint32_t operands = 0
-    memcpy(d.last, d.place, t.top * sizeof(uint32_t))   # a node of the shape is due last
-    memset(d.waits, 0, d.nodes * sizeof(uint32_t))
+    for i in range(d.nodes):
+        d.last[d.id[i]] = d.place[d.id[i]]              # a node of the shape is due last
+        d.waits[i] = 0
     for i in range(d.nodes):                            # in the order of the search, which backward goes from the end
         d.offset[i] = operands
         for k in range(operand_count(t, d.id[i])):
             child = operand(t, d.id[i], k)
             then = d.last[child]
-            d.last[child] = i
-            if then == i:                               # the same operand again
-                then = NONE
-            if then != NONE:
-                d.waits[then] += 1
-            d.then[operands] = then
+            d.last[child] = i + 1
+            if then == 0:
+                d.met[d.met_length] = child
+                d.met_length += 1
+            if then == 0 or then == i + 1:              # none, or the same operand again
+                d.then[operands] = NONE
+            else:
+                d.then[operands] = then - 1
+                d.waits[then - 1] += 1
             operands += 1
 
 
@@ -389,8 +410,8 @@ cdef void arrange_runs(Tape *t, Draft *d) noexcept:
     i = NONE
     while done < d.nodes:
         id = d.id[i] - 1 if i != NONE else 0
-        if i != NONE and highest < id and d.place[id] != NONE and d.waits[d.place[id]] == 0 and goes_on(t, head, id):
-            i = d.place[id]
+        if i != NONE and highest < id and d.place[id] != 0 and d.waits[d.place[id] - 1] == 0 and goes_on(t, head, id):
+            i = d.place[id] - 1
         else:
             i = pop(d)
             while d.waits[i] != 0:      # done as part of a run
@@ -487,7 +508,7 @@ cdef void keep(Tape *t, Draft *d, uint32_t start, uint32_t n) noexcept:
     shapes[shape_count] = shape
     shape_count += 1
     nbytes += shape.length * sizeof(Part) + shape.listed_length * sizeof(Listed)
-    nbytes += (shape.inside_length + shape.outside_length + shape.leaves_length) * sizeof(Span)
+    nbytes += 3 * shape.pieces * sizeof(Span)
 
 
 cdef bint write_parts(Tape *t, Draft *d, Shape *shape, uint32_t start) noexcept:
@@ -556,33 +577,40 @@ cdef bint write_operands(Tape *t, Draft *d, Shape *shape, Part *part, uint32_t s
                 shape.listed_length += 1
             elif moves != ((part.moves_b if k & 1 and node.op != SUM else part.moves_a) == MOVES):
                 return False
-            if d.place[child] == NONE and not part.loose:
+            if d.place[child] == 0 and not part.loose:
                 d.last[child] = USED
     return True
 
 
+cdef int by_number(const void *a, const void *b) noexcept nogil:
+    cdef uint32_t x = (<const uint32_t *>a)[0]
+    cdef uint32_t y = (<const uint32_t *>b)[0]
+    return (x > y) - (x < y)
+
+
 cdef bint write_spans(Tape *t, Draft *d, Shape *shape, uint32_t start) noexcept:
     """Write which ids the nodes of the shape have, and which ones operands that are not of it."""
-    cdef uint32_t count[4]
-    cdef uint32_t i
+    cdef uint32_t pieces = 1
+    cdef uint32_t i, id
     cdef Kind kind
-    memset(count, 0, sizeof(count))
-    for i in range(1, t.top):
-        kind = kind_of(t, d, i)
-        count[<int>kind] += i == 1 or kind != kind_of(t, d, i - 1)
-    shape.inside = <Span *>malloc(max(1, count[<int>INSIDE]) * sizeof(Span))
-    shape.outside = <Span *>malloc(max(1, count[<int>OUTSIDE]) * sizeof(Span))
-    shape.leaves = <Span *>malloc(max(1, count[<int>OUTSIDE_LEAF]) * sizeof(Span))
+    qsort(d.met, d.met_length, sizeof(uint32_t), by_number)
+    for i in range(1, d.met_length):
+        pieces += d.met[i] != d.met[i - 1] + 1 or kind_of(t, d, d.met[i]) != kind_of(t, d, d.met[i - 1])
+    shape.pieces = pieces
+    shape.inside = <Span *>malloc(pieces * sizeof(Span))
+    shape.outside = <Span *>malloc(pieces * sizeof(Span))
+    shape.leaves = <Span *>malloc(pieces * sizeof(Span))
     if shape.inside == NULL or shape.outside == NULL or shape.leaves == NULL:
         return False
-    for i in range(1, t.top):
-        kind = kind_of(t, d, i)
+    for i in range(d.met_length):
+        id = d.met[i]
+        kind = kind_of(t, d, id)
         if kind == INSIDE:
-            add_to_span(shape.inside, &shape.inside_length, i - start)
+            add_to_span(shape.inside, &shape.inside_length, id - start)
         elif kind == OUTSIDE:
-            add_to_span(shape.outside, &shape.outside_length, i - start)
+            add_to_span(shape.outside, &shape.outside_length, id - start)
         elif kind == OUTSIDE_LEAF:
-            add_to_span(shape.leaves, &shape.leaves_length, i)
+            add_to_span(shape.leaves, &shape.leaves_length, id)
     return True
 
 
@@ -594,7 +622,7 @@ cdef enum Kind:
 
 
 cdef inline Kind kind_of(Tape *t, Draft *d, uint32_t i) noexcept:
-    if d.place[i] != NONE:
+    if d.place[i] != 0:
         return INSIDE
     if d.last[i] != USED:
         return ELSEWHERE
