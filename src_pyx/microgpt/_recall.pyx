@@ -306,7 +306,7 @@ cdef struct Draft:                  # of a shape. Its arrays are one allocation,
     uint32_t *place                 # by id: one more than the place in `id`, 0 for nodes that are not of the shape
     uint32_t *last                  # by id: one more than the place that adds to its gradient last, so far; later USED
 
-# Owned here, for the life of the process: room for `place` and `last`, all 0 outside of `learn`. So to learn a shape takes time by
+# Owned here, for the life of the process: room for `place` and `last`, all 0 outside of `learn`. So a shape is learnt in time by
 # its own size alone. Pages of ids that are never met are never touched.
 cdef uint32_t *by_id = NULL
 cdef size_t by_id_room = 0
