@@ -12,7 +12,7 @@ the reference. Leaves and seen spans cost one look at eight marks.
 
 Nodes that follow each other on the tape and differ only by a step in their operands, such as those of an elementwise operation
 or of the rows of a matrix, enter the order as one run, and backward goes through them in one loop (`take`). What a search finds
-below a dot is recalled by the next ones (_recall.pyx).
+below a dot is recalled by the next ones (_recall.pyx, _learn.pyx).
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -20,8 +20,9 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
+from microgpt._learn cimport learn
 from microgpt._ops cimport apart
-from microgpt._recall cimport begin_recall, count_sight, learn, recall
+from microgpt._recall cimport begin_recall, count_sight, recall
 from microgpt._tape cimport (
     CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, SEEN, SUM, UNSEEN, Node, Tape, reallocate
 )
