@@ -14,6 +14,8 @@ from microgpt._tape cimport (
 from microgpt._vectors cimport chosen
 
 cdef extern from "kernels.h" nogil:
+    double relu_value(double x)
+    double relu_partial(double x)
     void relu_partials(double *grad, const double *x, const double *g, size_t n)
     void dot_partials(double *gw, double *gx, const double *w, const double *x, double g, size_t n)
 
@@ -42,13 +44,7 @@ cdef inline double log_value(double x) except? -1.0 nogil:
     return log(x)
 
 
-# relu: any data; 0 and nan -> 0. Partial: 1 where data > 0, else 0.
-cdef inline double relu_value(double x) noexcept nogil:
-    return x if x > 0.0 else 0.0
-
-
-cdef inline double relu_partial(double x) noexcept nogil:
-    return 1.0 if x > 0.0 else 0.0
+# relu (kernels.h): any data; 0 and nan -> 0. Partial: 1 where data > 0, else 0.
 
 
 # tanh: any data; inf -> 1. Partial: 1 - result**2, from the result.

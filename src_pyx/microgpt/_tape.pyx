@@ -112,24 +112,27 @@ tape = &the_tape
 
 
 cdef int grow(Tape *t, size_t n) except -1:
+    """Make room for `n` more nodes, or clear the handles of those there is room for."""
+    if n > t.capacity - t.top:
+        grow_arrays(t, n)
+    clear_handles(t, n)
+    return 0
+
+
+cdef int grow_arrays(Tape *t, size_t n) except -1:
     """Make room for `n` more nodes: collect, then at least double unless that left two thirds of the room.
 
     So a node costs constant time on average, however many there are and however many of them stay.
     """
     cdef size_t capacity
-    if n <= t.capacity - t.top:
-        clear_handles(t, n)
-        return 0
     collect(t)
     if 3 * (t.top + n) <= t.capacity:
-        clear_handles(t, n)
         return 0
     if t.top + n > UINT32_MAX:
         raise MemoryError(f"a tape holds at most {UINT32_MAX - 1} nodes, {t.top - 1 + n} wanted")
     capacity = min(max(t.top + n, 2 * <size_t>t.capacity), <size_t>UINT32_MAX)
     if not resize(t, capacity) and t.top + n > t.capacity:
         raise MemoryError(f"no memory for a tape of {capacity} nodes")
-    clear_handles(t, n)
     return 0
 
 

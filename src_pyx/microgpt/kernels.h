@@ -182,18 +182,22 @@ static inline void clear_run(double *RESTRICT grad, uint8_t *RESTRICT seen, size
         seen[i] = zero;
 }
 
+/* relu (_ops.pxd), of one number and of a run: without a branch, since signs are hard to predict. */
+static inline double relu_value(double x) { return x > 0.0 ? x : 0.0; }
+static inline double relu_partial(double x) { return x > 0.0 ? 1.0 : 0.0; }
+
 static inline void relu_run(double *RESTRICT y, const double *RESTRICT x, size_t n)
 {
     size_t i;
     for (i = 0; i < n; i++)
-        y[i] = x[i] > 0.0 ? x[i] : 0.0;
+        y[i] = relu_value(x[i]);
 }
 
 static inline void relu_partials(double *RESTRICT grad, const double *RESTRICT x, const double *RESTRICT g, size_t n)
 {
     size_t i;
     for (i = 0; i < n; i++)
-        grad[i] += (x[i] > 0.0 ? 1.0 : 0.0) * g[i];
+        grad[i] += relu_partial(x[i]) * g[i];
 }
 
 /* pow with some exponents, to the bit, mostly without calling pow.
