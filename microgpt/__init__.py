@@ -1,6 +1,6 @@
 """A scalar autograd at native speed, and the GPT of microgpt.py on top of it.
 
-Value is a scalar that remembers how it was computed; Vector and Matrix are runs of scalars. `value.backward()` fills in the
+Value is a scalar that remembers how it was computed; Vector, Matrix and Rows are runs of scalars. `value.backward()` fills in the
 gradients. Numbers equal those of `microgpt.reference`, the same algorithm in plain Python, to the last bit.
 """
 
@@ -36,8 +36,9 @@ if sys.implementation.name == "cpython":
         sqrt,
         tanh,
     )
+    from microgpt._matrix import Matrix, Rows
     from microgpt._value import Value
-    from microgpt._vector import Matrix, Vector
+    from microgpt._vector import Vector
     from microgpt.model import GPT, GPTConfig
     from microgpt.optim import Adam
     from microgpt.sampler import generate
@@ -49,6 +50,7 @@ if sys.implementation.name == "cpython":
         "CharTokenizer",
         "GPTConfig",
         "Matrix",
+        "Rows",
         "Value",
         "Vector",
         "attention",

@@ -12,8 +12,9 @@ from typing import Any
 
 from microgpt import checkpoint
 from microgpt._functions import attention, cross_entropy, relu, rmsnorm
+from microgpt._matrix import Matrix, Rows
 from microgpt._value import Value
-from microgpt._vector import Matrix, Vector
+from microgpt._vector import Vector
 from microgpt.tokenizer import CharTokenizer
 
 INITIAL_STD = 0.08  # standard deviation of the initial weights, as in microgpt.py
@@ -69,7 +70,7 @@ class GPTConfig:
         return (2 * self.vocab_size + self.block_size) * self.n_embd + 12 * self.n_layer * self.n_embd**2
 
 
-Cache = list[tuple[list[Vector], list[Vector]]]  # keys and values of each layer, one Vector per position
+Cache = list[tuple[list[Rows], list[Rows]]]  # keys and values of each layer, of all positions so far
 
 
 class Layer:
@@ -117,18 +118,18 @@ class GPT:
         """Return the empty keys and values to start a document with."""
         return [([], []) for _ in self.layers]
 
-    def logits(self, token: int, position: int, cache: Cache) -> Vector:
-        """Return the logits of the token that follows `token`, and add its keys and values to `cache`.
+    def forward(self, tokens: Sequence[int], position: int, cache: Cache) -> Rows:
+        """Return the logits of the tokens that follow each of `tokens`, the first of which is at `position`.
 
-        Shape: [vocab_size].
+        Add the keys and values of the tokens to `cache`, which has those of the positions before. Shape: [tokens][vocab_size].
         Errors: IndexError for a token or position that the model does not have; ValueError for the cache of another model.
         """
-        if token < 0 or position < 0:
-            raise IndexError(f"token and position must be at least 0, got {token} and {position}")
+        if position < 0 or min(tokens) < 0:
+            raise IndexError(f"tokens and position must be at least 0, got {list(tokens)} and {position}")
         if len(cache) != len(self.layers):
             raise ValueError(f"the cache of this model has {len(self.layers)} layers, got {len(cache)}")
         n_head = self.config.n_head
-        x = rmsnorm(self.wte[token] + self.wpe[position])
+        x = rmsnorm(self.wte[tokens] + self.wpe[range(position, position + len(tokens))])
         for layer, (keys, values) in zip(self.layers, cache):  # noqa: B905  # strict=True takes 0.2 us
             h = rmsnorm(x)
             keys.append(layer.attn_wk @ h)
@@ -136,6 +137,13 @@ class GPT:
             x = layer.attn_wo @ attention(layer.attn_wq @ h, keys, values, n_head) + x
             x = layer.mlp_fc2 @ relu(layer.mlp_fc1 @ rmsnorm(x)) + x
         return self.lm_head @ x
+
+    def logits(self, token: int, position: int, cache: Cache) -> Vector:
+        """Return the logits of the token that follows `token`, and add its keys and values to `cache`.
+
+        Shape: [vocab_size]. Errors: as `forward`.
+        """
+        return self.forward([token], position, cache)[0]
 
     def loss(self, tokens: Sequence[int]) -> Value:
         """Return the mean cross entropy of the tokens after the first, in nats, over at most block_size positions.
@@ -145,9 +153,8 @@ class GPT:
         n = min(self.config.block_size, len(tokens) - 1)
         if n < 1:
             raise ValueError(f"a loss needs at least two tokens, got {len(tokens)}")
-        cache = self.new_cache()
-        losses = [cross_entropy(self.logits(tokens[i], i, cache), tokens[i + 1]) for i in range(n)]
-        return (1 / n) * Vector(losses).sum()
+        logits = self.forward(tokens[:n], 0, self.new_cache())
+        return (1 / n) * cross_entropy(logits, tokens[1 : n + 1]).sum()
 
     def save(self, path: str | Path, tokenizer: CharTokenizer | None = None) -> None:
         """Write the weights, the sizes and, where given, the vocabulary to a safetensors file, which is replaced whole.

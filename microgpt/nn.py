@@ -11,8 +11,9 @@ import random
 from collections.abc import Iterable, Sequence
 
 from microgpt._functions import relu
+from microgpt._matrix import Matrix
 from microgpt._value import Value
-from microgpt._vector import Matrix, Vector
+from microgpt._vector import Vector
 
 Inputs = Vector | Sequence[Value | float]
 

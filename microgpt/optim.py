@@ -7,8 +7,9 @@ from array import array
 from collections.abc import Iterable
 
 from microgpt._adam import adam_step, check_leaves, grad_norm, scale_grad
+from microgpt._matrix import Matrix
 from microgpt._value import Value
-from microgpt._vector import Matrix, Vector
+from microgpt._vector import Vector
 
 
 class Adam:

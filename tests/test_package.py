@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import microgpt
-from microgpt import _functions, _graph, _tape, _value, _vector, reference
+from microgpt import _functions, _graph, _matrix, _tape, _value, _vector, reference
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,7 +25,7 @@ def python(*arguments: str, cwd: Path) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("module", [_functions, _graph, _tape, _value, _vector])
+@pytest.mark.parametrize("module", [_functions, _graph, _matrix, _tape, _value, _vector])
 def test_the_engine_is_compiled(module: object) -> None:
     assert isinstance(module.__loader__, importlib.machinery.ExtensionFileLoader)
 
@@ -41,7 +41,7 @@ def test_import_pulls_in_the_standard_library_only(tmp_path: Path) -> None:
 def test_public_names_are_there_and_the_twin_has_them() -> None:
     assert all(hasattr(microgpt, name) for name in microgpt.__all__)
     assert all(hasattr(reference, name) for name in reference.__all__)
-    shared = set(microgpt.__all__) - {"CharTokenizer", "GPTConfig", "Matrix", "Vector"}
+    shared = set(microgpt.__all__) - {"CharTokenizer", "GPTConfig", "Matrix", "Rows", "Vector"}
     assert shared <= set(reference.__all__)
 
 

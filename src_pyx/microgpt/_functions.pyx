@@ -1,62 +1,62 @@
-"""Functions of Values, Vectors and lists of Values. The composites emit scalar nodes in a compiled loop.
+"""Functions of Values, Vectors, lists of Values and Rows. The composites emit scalar nodes in a compiled loop.
 
 Which nodes, and in which order their operands come, is the reference's.
 """
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.math cimport pow
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint32_t
 
-from microgpt._ops cimport evaluate
+from microgpt._matrix cimport Rows, apply_to_any, as_rows, new_rows
 from microgpt._runs cimport (
-    Operands, at, part, put_constant_run, put_dot, put_dots, put_mixture, put_pair_run, put_sum, put_unary_run, run, same
+    Operands, at, part, put_constant_run, put_dots, put_mixture, put_pair_run, put_sum, put_unary_run, run, same
 )
 from microgpt._tape cimport (
     ADD_CONSTANT, BLOCK_END, COS, EXP, LOG, MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL, MUL_CONSTANT,
-    POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, TANH, anchor, put_constant, put_pair, reserve, reserve_listed, tape
+    POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, TANH, anchor, put_pair, reserve, reserve_listed, tape
 )
 from microgpt._value cimport Value, as_number, binary, constant, new_value
-from microgpt._vector cimport Vector, apply, as_vector, elements, new_vector, settle
+from microgpt._vector cimport Vector, as_vector, elements, new_vector, settle
 
 
 def exp(x):
     """Return e ** x. OverflowError above 709.78."""
-    return apply(EXP, x)
+    return apply_to_any(EXP, x)
 
 
 def log(x):
     """Return the natural logarithm. ValueError unless x > 0."""
-    return apply(LOG, x)
+    return apply_to_any(LOG, x)
 
 
 def relu(x):
     """Return max(0, x)."""
-    return apply(RELU, x)
+    return apply_to_any(RELU, x)
 
 
 def tanh(x):
     """Return the hyperbolic tangent."""
-    return apply(TANH, x)
+    return apply_to_any(TANH, x)
 
 
 def sigmoid(x):
     """Return 1 / (1 + exp(-x)), without overflow on either side."""
-    return apply(SIGMOID, x)
+    return apply_to_any(SIGMOID, x)
 
 
 def sqrt(x):
     """Return the square root. ValueError unless x > 0."""
-    return apply(SQRT, x)
+    return apply_to_any(SQRT, x)
 
 
 def sin(x):
     """Return the sine of x radians. ValueError if x is infinite."""
-    return apply(SIN, x)
+    return apply_to_any(SIN, x)
 
 
 def cos(x):
     """Return the cosine of x radians. ValueError if x is infinite."""
-    return apply(COS, x)
+    return apply_to_any(COS, x)
 
 
 def minimum(x, y):
@@ -79,181 +79,302 @@ cdef Value choose(int of_values, int of_constant, object x, object y):
     return constant(of_constant, <Value>x, as_number(y, "minimum or maximum"))
 
 
-cdef inline uint32_t put_with_constant(uint8_t op, uint32_t x, double k) except 0:
-    return put_constant(tape, op, x, k, evaluate(op, tape.data[x], k))
+cdef struct Sets:                   # of numbers, such as logits: groups of sets
+    uint32_t n                      # numbers in a set of the first group
+    uint32_t more                   # and how many more in those of each next one
+    uint32_t sets                   # in a group. Their first numbers come first, then their second ones, and so on
+    uint32_t groups
 
 
-cdef uint32_t put_exponentials(Operands z, uint32_t n, uint32_t sets) except 0:
-    """exp(z - max z) for each of n logits; the maximum is a plain number, as in the reference. Room: 2 * n * sets.
+cdef inline size_t total_of(Sets s) noexcept:
+    """Numbers in all sets."""
+    return <size_t>s.sets * (<size_t>s.groups * s.n + s.more * (<size_t>s.groups * (s.groups - 1) // 2))
 
-    Of several sets of logits, in a run: those of the first are numbers 0, sets, 2 * sets, ... The results are set after set.
+
+cdef uint32_t put_exponentials(Operands z, Sets s) except 0:
+    """exp(z - max z) for each logit of each set; the maximum is a plain number, as in the reference. Room: twice the logits.
+
+    The results are set after set.
     """
     cdef uint32_t start = tape.top
+    cdef uint32_t n = s.n
+    cdef uint32_t first = 0
     cdef Operands of_set
     cdef double top
-    cdef uint32_t i, k
-    for k in range(sets):
-        of_set = part(z, k)
-        of_set.step *= sets
-        top = tape.data[at(of_set, 0)]
-        for i in range(1, n):
-            if tape.data[at(of_set, i)] > top:
-                top = tape.data[at(of_set, i)]
-        put_constant_run(ADD_CONSTANT, of_set, n, -top)
-    return put_unary_run(EXP, run(start), n * sets)
+    cdef uint32_t _group, i, k
+    for _group in range(s.groups):
+        for k in range(s.sets):
+            of_set = part(z, first + k)
+            of_set.step *= s.sets
+            top = tape.data[at(of_set, 0)]
+            for i in range(1, n):
+                if tape.data[at(of_set, i)] > top:
+                    top = tape.data[at(of_set, i)]
+            put_constant_run(ADD_CONSTANT, of_set, n, -top)
+        first += n * s.sets
+        n += s.more
+    return put_unary_run(EXP, run(start), first)
 
 
-cdef uint32_t put_softmax(Operands z, uint32_t n, uint32_t sets) except 0:
-    """Several sets of logits as `put_exponentials`. Room: (4 * n + 1) * sets. Each element has its own power node, which decides
-    the last bit of the gradient.
+cdef uint32_t put_sums(uint32_t e, Sets s) except 0:
+    """The sum of each set of the numbers from `e` on, set after set."""
+    cdef uint32_t start = tape.top
+    cdef uint32_t n = s.n
+    cdef uint32_t _group, _set
+    for _group in range(s.groups):
+        for _set in range(s.sets):
+            put_sum(run(e), n)
+            e += n
+        n += s.more
+    return start
+
+
+cdef uint32_t put_softmax(Operands z, Sets s) except 0:
+    """softmax of each set, set after set. Room: 4 * logits + sets. Each element has its own power node, which decides the last
+    bit of the gradient.
     """
-    cdef uint32_t e = put_exponentials(z, n, sets)
-    cdef uint32_t total = tape.top
-    cdef uint32_t power, k
-    for k in range(sets):
-        put_sum(run(e + k * n), n)
-    power = tape.top
-    for k in range(sets):
-        put_constant_run(POW_CONSTANT, same(total + k), n, -1.0)
-    return put_pair_run(MUL, run(e), run(power), n * sets)
+    cdef uint32_t e = put_exponentials(z, s)
+    cdef uint32_t sum = put_sums(e, s)
+    cdef uint32_t power = tape.top
+    cdef uint32_t n = s.n
+    cdef uint32_t _group, _set
+    for _group in range(s.groups):
+        for _set in range(s.sets):
+            put_constant_run(POW_CONSTANT, same(sum), n, -1.0)
+            sum += 1
+        n += s.more
+    return put_pair_run(MUL, run(e), run(power), <uint32_t>total_of(s))
 
 
 def softmax(logits):
     """Return exp(logits) / sum(exp(logits)), the maximum subtracted first.
 
-    Shape: [n] -> [n].
+    Shape: [n] -> [n], or Rows -> Rows.
     Source: microgpt.py; each quotient e / total is e * total**-1, as there.
     """
-    cdef Vector z = as_vector(logits)
+    if isinstance(logits, Rows):
+        return new_rows(softmax_of(as_rows(<Rows>logits).vector, (<Rows>logits).n), (<Rows>logits).n)
+    return softmax_of(as_vector(logits), 0)
+
+
+cdef Vector softmax_of(Vector z, uint32_t n):
+    """The softmax of each set of `n` logits, of all of them for 0."""
     cdef Vector result = new_vector()
-    reserve(tape, 4 * <size_t>z.n + 1)
-    settle(result, put_softmax(elements(z, 0), z.n, 1), z.n)
+    cdef Sets sets
+    sets = sets_of(z, n)
+    reserve(tape, 4 * <size_t>z.n + sets.groups)
+    settle(result, put_softmax(elements(z, 0), sets), z.n)
     return result
+
+
+cdef inline Sets sets_of(Vector z, uint32_t n) noexcept:
+    """`z` as one set, or as groups of one set of `n` each."""
+    return Sets(z.n, 0, 1, 1) if n == 0 else Sets(n, 0, 1, z.n // n)
 
 
 def rmsnorm(x):
     """Scale `x` to unit root mean square.
 
-    Shape: [n] -> [n], n >= 1. No learned gain.
+    Shape: [n] -> [n], n >= 1, or Rows -> Rows. No learned gain.
     Source: Zhang & Sennrich 2019, without gain; 1e-5 inside the root as in microgpt.py.
     """
-    cdef Vector v = as_vector(x)
+    if isinstance(x, Rows):
+        return new_rows(rmsnorm_of(as_rows(<Rows>x).vector, (<Rows>x).n), (<Rows>x).n)
+    return rmsnorm_of(as_vector(x), 0)
+
+
+cdef Vector rmsnorm_of(Vector v, uint32_t n):
+    """The rmsnorm of each set of `n` numbers, of all of them for 0."""
     cdef Vector result = new_vector()
-    cdef Operands given
-    cdef uint32_t scale
-    reserve(tape, <size_t>v.n + 4)
-    reserve_listed(tape, 2 * <size_t>v.n + BLOCK_END)
-    given = elements(v, 0)
-    scale = put_dot(given, given, v.n)
-    scale = put_with_constant(MUL_CONSTANT, scale, pow(v.n, -1.0))
-    scale = put_with_constant(ADD_CONSTANT, scale, 1e-5)
-    scale = put_with_constant(POW_CONSTANT, scale, -0.5)
-    settle(result, put_pair_run(MUL, given, same(scale), v.n), v.n)
+    cdef Sets sets
+    cdef Operands x
+    cdef uint32_t scale, start, k
+    sets = sets_of(v, n)
+    reserve(tape, <size_t>v.n + 4 * sets.groups)
+    reserve_listed(tape, sets.groups * (2 * <size_t>sets.n + BLOCK_END))
+    x = elements(v, 0)
+    scale = put_dots(x, x, sets.n, sets.groups)
+    scale = put_constant_run(MUL_CONSTANT, run(scale), sets.groups, pow(sets.n, -1.0))
+    scale = put_constant_run(ADD_CONSTANT, run(scale), sets.groups, 1e-5)
+    scale = put_constant_run(POW_CONSTANT, run(scale), sets.groups, -0.5)
+    start = tape.top
+    for k in range(sets.groups):
+        put_pair_run(MUL, part(x, k * sets.n), same(scale + k), sets.n)
+    settle(result, start, v.n)
     return result
 
 
-def cross_entropy(logits, Py_ssize_t target):
+def cross_entropy(logits, target):
     """Return -log softmax(logits)[target], in nats. Only the nodes that the result needs are made.
 
-    Shape: [n], 0 <= target < n -> scalar.
-    Errors: TypeError unless target is a whole number; IndexError for one outside; ValueError where the probability underflows
-    to 0, as log raises it.
+    Shape: [n], 0 <= target < n -> scalar; Rows and a target for each -> a Vector.
+    Errors: TypeError unless targets are whole numbers; IndexError for one outside; ValueError unless there are as many as Rows,
+    and where the probability underflows to 0, as log raises it.
     """
-    cdef Vector z = as_vector(logits)
-    cdef Value result = new_value()
-    cdef uint32_t e, p, i
-    if not 0 <= target < z.n:
-        raise IndexError(f"cross_entropy needs 0 <= target < {z.n}, got {target}")
-    i = <uint32_t>target
-    reserve(tape, 2 * <size_t>z.n + 5)
-    e = put_exponentials(elements(z, 0), z.n, 1)
-    p = put_with_constant(POW_CONSTANT, put_sum(run(e), z.n), -1.0)
-    p = put_pair(tape, MUL, e + i, p, 0, tape.data[e + i] * tape.data[p])
-    p = put_with_constant(LOG, p, 0.0)
-    anchor(result, put_with_constant(MUL_CONSTANT, p, -1.0))
+    cdef Value result
+    cdef uint32_t i
+    if isinstance(logits, Rows):
+        return cross_entropies(as_rows(<Rows>logits).vector, (<Rows>logits).n, list(target))
+    logits = as_vector(logits)
+    result = new_value()
+    i = checked_target(target, (<Vector>logits).n)
+    reserve(tape, 2 * <size_t>(<Vector>logits).n + 5)
+    anchor(result, put_cross_entropies(elements(<Vector>logits, 0), sets_of(<Vector>logits, 0), &i))
     return result
+
+
+cdef Vector cross_entropies(Vector z, uint32_t n, list given):
+    cdef Vector result = new_vector()
+    cdef uint32_t count = z.n // n
+    cdef uint32_t i
+    cdef uint32_t *targets
+    if <size_t>len(given) != count:
+        raise ValueError(f"cross_entropy needs a target for each of {count} rows, got {len(given)}")
+    targets = <uint32_t *>PyMem_Malloc(count * sizeof(uint32_t))    # freed below
+    if targets == NULL:
+        raise MemoryError(f"no room for {count} targets")
+    try:
+        for i in range(count):
+            targets[i] = checked_target(given[i], n)
+        reserve(tape, 2 * <size_t>z.n + 5 * count)
+        settle(result, put_cross_entropies(elements(z, 0), sets_of(z, n), targets), count)
+    finally:
+        PyMem_Free(targets)
+    return result
+
+
+cdef uint32_t checked_target(object given, uint32_t n) except? 0:
+    cdef Py_ssize_t target = given
+    if not 0 <= target < n:
+        raise IndexError(f"cross_entropy needs 0 <= target < {n}, got {target}")
+    return <uint32_t>target
+
+
+cdef uint32_t put_cross_entropies(Operands z, Sets s, const uint32_t *target) except 0:
+    """Room: twice the logits, and five for each set."""
+    cdef uint32_t e = put_exponentials(z, s)
+    cdef uint32_t power = put_constant_run(POW_CONSTANT, run(put_sums(e, s)), s.groups, -1.0)
+    cdef uint32_t p = tape.top
+    cdef uint32_t k, i
+    for k in range(s.groups):
+        i = e + k * s.n + target[k]
+        put_pair(tape, MUL, i, power + k, 0, tape.data[i] * tape.data[power + k])
+    p = put_unary_run(LOG, run(p), s.groups)
+    return put_constant_run(MUL_CONSTANT, run(p), s.groups, -1.0)
 
 
 def attention(query, keys, values, Py_ssize_t n_head):
     """Return the values, weighted head by head by softmax(query . key / sqrt(head_dim)).
 
-    Shape: query [n], keys and values [time][n], n_head a divisor of n -> [n], heads one after the other.
-    Errors: ValueError unless keys and values are as many, at least one, and all of length n.
-    Source: Vaswani et al. 2017, one query at a time.
+    Shape: query [n], keys and values [time][n], n_head a divisor of n -> [n], heads one after the other. Of Rows of queries,
+    those of the latest positions, each looks at the keys and values up to its own. Lists of keys and values may hold Rows, too.
+    Errors: ValueError unless keys and values are as many, at least one for each query, and all of length n.
+    Source: Vaswani et al. 2017.
     """
-    cdef Vector q = as_vector(query)
+    cdef Vector q = as_rows(<Rows>query).vector if isinstance(query, Rows) else as_vector(query)
+    cdef uint32_t n = (<Rows>query).n if isinstance(query, Rows) else q.n
     cdef Vector result = new_vector()
-    cdef list k = vectors_of(keys, q.n)
-    cdef list v = vectors_of(values, q.n)
-    cdef size_t time = len(k)
-    cdef uint32_t head_dim
-    if not 0 < n_head <= q.n or q.n % n_head:
-        raise ValueError(f"attention needs n_head to divide {q.n}, got {n_head}")
-    if time == 0 or time != <size_t>len(v):
-        raise ValueError(f"attention needs as many keys as values and at least one, got {time} and {len(v)}")
-    head_dim = q.n // <uint32_t>n_head
-    reserve(tape, n_head * (6 * time + 1) + q.n)
-    if any_listed(q, k):
-        reserve_listed(tape, q.n * (2 * time + BLOCK_END) + n_head * time * (2 * head_dim + BLOCK_END))
-    else:
-        reserve_listed(tape, q.n * (2 * time + BLOCK_END))
-    put_attention(result, q, k, v, <uint32_t>n_head, head_dim)
-    return result
+    cdef list k = vectors_of(keys, n)
+    cdef list v = vectors_of(values, n)
+    cdef size_t time = length_of(k, n)
+    cdef Attention a
+    a.count = q.n // n
+    if not 0 < n_head <= n or n % n_head:
+        raise ValueError(f"attention needs n_head to divide {n}, got {n_head}")
+    if time == 0 or time != length_of(v, n):
+        raise ValueError(f"attention needs as many keys as values and at least one, got {time} and {length_of(v, n)}")
+    if time < a.count:
+        raise ValueError(f"attention needs a key for each of {a.count} queries, got {time}")
+    a.time = <uint32_t>time
+    a.n = n
+    a.n_head = <uint32_t>n_head
+    a.scores = Sets(a.time - a.count + 1, 1, a.n_head, a.count)
+    a.keys = <Operands *>PyMem_Malloc((2 * time) * sizeof(Operands))    # freed below
+    if a.keys == NULL:
+        raise MemoryError(f"no room for attention over {time} positions")
+    a.values = a.keys + time
+    try:
+        reserve(tape, 6 * total_of(a.scores) + n_head * a.count + q.n)
+        reserve_listed(tape, q.n * (2 * time + BLOCK_END) + (
+            total_of(a.scores) * (2 * <size_t>(n // n_head) + BLOCK_END) if q.listed != NULL or any_listed(k) else 0))
+        list_positions(a.keys, k, n)
+        list_positions(a.values, v, n)
+        settle(result, put_attention(elements(q, 0), &a), q.n)
+    finally:
+        PyMem_Free(a.keys)
+    return new_rows(result, n) if isinstance(query, Rows) else result
 
 
 cdef list vectors_of(object given, uint32_t n):
-    """Return keys or values as a new list of Vectors of length `n`: the caller's own may change while one is made."""
+    """Return the elements of keys or values, in Vectors of one or more positions: the caller's own list may change while one is
+    made.
+    """
     cdef list vectors = list(given)
+    cdef uint32_t length
     cdef Py_ssize_t i
     for i in range(len(vectors)):
-        vectors[i] = as_vector_of(n, vectors[i])
+        if isinstance(vectors[i], Rows):
+            length = as_rows(<Rows>vectors[i]).n
+            vectors[i] = (<Rows>vectors[i]).vector
+        else:
+            vectors[i] = as_vector(vectors[i])
+            length = (<Vector>vectors[i]).n
+        if length != n:
+            raise ValueError(f"attention needs keys and values of the query's length {n}, got {length}")
     return vectors
 
 
-cdef bint any_listed(Vector query, list keys):
-    """Whether the dots of query and keys list their operands."""
-    cdef Vector key
-    for key in keys:
-        if key.listed != NULL:
+cdef size_t length_of(list vectors, uint32_t n):
+    """Number of positions."""
+    cdef size_t time = 0
+    cdef Vector v
+    for v in vectors:
+        time += v.n // n
+    return time
+
+
+cdef bint any_listed(list vectors):
+    cdef Vector v
+    for v in vectors:
+        if v.listed != NULL:
             return True
-    return query.listed != NULL
+    return False
 
 
-cdef Vector as_vector_of(uint32_t n, object x):
-    cdef Vector v = as_vector(x)
-    if v.n != n:
-        raise ValueError(f"attention needs keys and values of the query's length {n}, got {v.n}")
-    return v
+cdef void list_positions(Operands *position, list vectors, uint32_t n):
+    """Write the elements of each position. Void after the next reserve."""
+    cdef Vector v
+    cdef uint32_t i
+    for v in vectors:
+        for i in range(v.n // n):
+            position[0] = elements(v, i * n)
+            position += 1
 
 
-cdef int put_attention(Vector result, Vector q, list keys, list values, uint32_t n_head, uint32_t head_dim) except -1:
-    cdef uint32_t time = <uint32_t>len(keys)
+cdef struct Attention:
+    uint32_t count                  # queries, the latest of all positions
+    uint32_t time                   # positions
+    uint32_t n
+    uint32_t n_head
+    Sets scores                     # a group for each query, a set for each head
+    Operands *keys                  # of each position
+    Operands *values
+
+
+cdef uint32_t put_attention(Operands q, const Attention *a) except 0:
+    """Room: six nodes for each score, one for each set of them, and one for each element of the queries."""
+    cdef uint32_t head_dim = a.n // a.n_head
     cdef uint32_t scores = tape.top
-    cdef uint32_t weights, start, j, t
-    cdef Vector vector
-    cdef bint runs = True
-    cdef uint32_t *column = <uint32_t *>PyMem_Malloc(time * sizeof(uint32_t))   # freed below
-    if column == NULL:
-        raise MemoryError(f"no room for attention over {time} positions")
-    try:
-        for vector in keys:                     # key by key, a score for each head
-            put_dots(elements(q, 0), elements(vector, 0), head_dim, n_head)
-        scores = put_constant_run(MUL_CONSTANT, run(scores), n_head * time, pow(pow(head_dim, 0.5), -1.0))
-        weights = put_softmax(run(scores), time, n_head)
-        start = tape.top
-        for t in range(time):
-            vector = values[t]
-            column[t] = vector.start
-            runs &= vector.listed == NULL
-        if runs:
-            put_mixture(weights, column, time, q.n, head_dim)
-        else:
-            for j in range(q.n):
-                for t in range(time):
-                    vector = values[t]
-                    column[t] = at(elements(vector, j), 0)
-                put_dot(run(weights + j // head_dim * time), Operands(0, 0, column), time)
-    finally:
-        PyMem_Free(column)
-    settle(result, start, q.n)
-    return 0
+    cdef uint32_t time = a.scores.n
+    cdef uint32_t weights, start, _query, i, t
+    for i in range(a.count):
+        for t in range(time + i):               # key by key, a score for each head
+            put_dots(part(q, i * a.n), a.keys[t], head_dim, a.n_head)
+    scores = put_constant_run(MUL_CONSTANT, run(scores), <uint32_t>total_of(a.scores), pow(pow(head_dim, 0.5), -1.0))
+    weights = put_softmax(run(scores), a.scores)
+    start = tape.top
+    for _query in range(a.count):
+        put_mixture(weights, a.values, time, a.n, head_dim)
+        weights += time * a.n_head
+        time += 1
+    return start

@@ -3,10 +3,12 @@
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint32_t
 
-from microgpt._ops cimport name_of, operand, operand_count, propagate, propagate_run, reads_operands
+from microgpt._ops cimport (
+    apart, name_of, operand, operand_count, propagate, propagate_products, propagate_run, reads_operands
+)
 from microgpt._order cimport BETWEEN_SIGNALS, arrange, first, forget, free_large, operands, search, second
 from microgpt._recall cimport Run
-from microgpt._tape cimport ADD, LAST_BINARY, LAST_UNARY, LEAF, MUL, Node, Tape, written
+from microgpt._tape cimport ADD, DOT, LAST_BINARY, LAST_UNARY, LEAF, MUL, Node, Tape, written
 
 
 cdef bint is_stale(Tape *t, uint32_t i) noexcept nogil:
@@ -62,7 +64,7 @@ cdef int backward(Tape *t, uint32_t root) except -1:
 cdef int propagate_all(Tape *t, uint32_t root, bint split) except -1:
     cdef size_t k
     cdef size_t work = 0
-    cdef uint32_t i
+    cdef uint32_t i, count
     cdef double g
     cdef double *data = t.data
     cdef double *grad = t.grad
@@ -70,7 +72,8 @@ cdef int propagate_all(Tape *t, uint32_t root, bint split) except -1:
     cdef const Node *node
     refuse_any_stale(t)
     grad[root] = 1.0
-    for k in range(search.length, 0, -1):
+    k = search.length
+    while k > 0:
         work += order[k - 1].count
         if work >= BETWEEN_SIGNALS:
             work = 0
@@ -81,7 +84,13 @@ cdef int propagate_all(Tape *t, uint32_t root, bint split) except -1:
         node = &t.node[i]
         g = grad[i]
         if order[k - 1].count > 1:
-            propagate_run(t, i, order[k - 1].count)
+            count = count_products(t, order, k) if node.op == DOT else 1
+            if count > 1:
+                propagate_products(t, order[k - count].first, order[k - 1].count, count)
+                work += (count - 1) * order[k - 1].count
+                k -= count - 1
+            else:
+                propagate_run(t, i, order[k - 1].count)
         elif node.op == ADD:        # most nodes of a script are sums and products: without a call
             grad[node.a] += g
             grad[node.argument.pair.b] += g
@@ -92,7 +101,43 @@ cdef int propagate_all(Tape *t, uint32_t root, bint split) except -1:
             propagate(t, i, search.segment[k - 1].low, search.segment[k - 1].high)
         else:
             propagate(t, i, 0, operands(t, i))
+        k -= 1
     return 0
+
+
+cdef inline uint32_t count_products(Tape *t, const Run *order, size_t k) noexcept nogil:
+    """Return how many of the `k` first entries of `order`, from the last one back, are the products of one matrix with vectors
+    that follow each other: at least 1, and 1 for any other run of dots.
+    """
+    cdef const Run *run = &order[k - 1]
+    cdef const Node *node
+    cdef uint32_t rows = run.count
+    cdef uint32_t count = 1
+    cdef uint32_t n
+    while count < k and is_product(t, run) and is_product_before(t, run - 1, run):
+        count += 1
+        run -= 1
+    node = &t.node[run.first]
+    n = node.argument.pair.n
+    if is_product(t, run) and node.a + rows * n <= run.first and node.argument.pair.b + count * n <= run.first and apart(
+            node.a, rows * n, node.argument.pair.b, count * n):
+        return count
+    return 1
+
+
+cdef inline bint is_product(Tape *t, const Run *run) noexcept nogil:
+    """Whether a run of dots is the product of a matrix with a vector."""
+    cdef const Node *node = &t.node[run.first]
+    return node[1].a - node.a == node.argument.pair.n and node[1].argument.pair.b == node.argument.pair.b
+
+
+cdef inline bint is_product_before(Tape *t, const Run *run, const Run *next) noexcept nogil:
+    """Whether `run` are as many dots with the same rows as `next`, a product, and its vector just before that of `next`."""
+    cdef const Node *node = &t.node[run.first]
+    cdef const Node *after = &t.node[next.first]
+    return (node.op == DOT and run.count == next.count and run.first + run.count == next.first and node.a == after.a
+            and node.argument.pair.n == after.argument.pair.n
+            and node.argument.pair.b + node.argument.pair.n == after.argument.pair.b)
 
 
 cdef int zero_grad(Tape *t, uint32_t root) except -1:

@@ -9,7 +9,6 @@ from libc.stdint cimport UINT32_MAX, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memset
 
-from microgpt._ops cimport operand, operand_count
 from microgpt._recall cimport (
     MOVES, NONE, Listed, Part, Run, Shape, Span, add_shape, extent, free_shape, listed_operands, step_a, step_b
 )
@@ -19,34 +18,38 @@ cdef extern from "kernels.h" nogil:
     void node_step(uint64_t *step, const void *before, const void *after)
 
 cdef enum:
-    MOST_OPERANDS = 1 << 22         # of a shape
-    MOST_LISTED = 1 << 18           # of these operands
+    MOST_NODES = 1 << 20            # of a shape
+    MOST_LINKS = 1 << 22
+    MOST_LISTED = 1 << 18           # operands in the pool
 
 cdef uint32_t HEAD = UINT32_MAX - 1     # in place of `waits`: done, and the last node of its run
 cdef uint32_t USED = UINT32_MAX - 1     # in place of `last`: an operand that is not of the shape
+cdef uint32_t BROKEN = UINT32_MAX       # in place of `unit`: an operand that is used in different spans
 
-cdef struct Draft:                  # of a shape. Its arrays are one allocation, owned by `learn`, which `id` begins
+cdef struct Draft:                  # of a shape. `id`, and all arrays that `rank` begins, are owned by `learn`
     uint32_t nodes
-    uint32_t listed                 # operands in the pool
+    size_t listed                   # operands in the pool
+    size_t links                    # at most, from the nodes to what backward comes to later
     uint32_t *id                    # of the nodes, in the order of the search
     uint32_t *rank                  # their places there, in the new order
     uint32_t *waits                 # how many nodes backward must come to before this one
-    uint32_t *offset                # where the operands of each begin in `then`
     uint32_t *heap                  # nodes that wait for none, the highest first
     uint32_t heap_length
-    uint32_t *then                  # for each operand of each node: the place that waits for the node, or NONE
-    uint32_t *met                   # ids of the nodes and of their operands, each once
+    uint32_t *offset                # where the links of each node begin in `then`; the last one: where they end
+    uint32_t *then                  # the place that waits for the node
+    Span *met                       # the nodes and their operands, each once
     uint32_t met_length
     uint32_t *place                 # by id: one more than the place in `id`, 0 for nodes that are not of the shape
     uint32_t *last                  # by id: one more than the place that adds to its gradient last, so far; later USED
+    uint32_t *unit                  # by id: the first of the operands that are only used together, as one span; 0 if not used
 
-# Owned here, for the life of the process: room for `place` and `last`, all 0 outside of `learn`. So a shape is learnt in time by
-# its own size alone. Pages of ids that are never met are never touched.
+# Owned here, for the life of the process: room for `place`, `last` and `unit`, all 0 outside of `learn`. So a shape is learnt in
+# time by its own size alone. Pages of ids that are never met are never touched.
 cdef uint32_t *by_id = NULL
 cdef size_t by_id_room = 0
 
 
-cdef void learn(Tape *t, uint32_t start, uint32_t n, const Run *order, size_t runs) noexcept:
+cdef void learn(Tape *t, uint32_t start, uint32_t n, size_t size, const Run *order, size_t runs) noexcept:
     """Keep the shape of the nodes in `order`: all that was UNSEEN below [start, start + n), as the search came to it.
 
     Without memory for it nothing happens.
@@ -54,87 +57,207 @@ cdef void learn(Tape *t, uint32_t start, uint32_t n, const Run *order, size_t ru
     cdef Draft d
     cdef uint32_t k
     memset(&d, 0, sizeof(Draft))
-    if begin_draft(t, &d, order, runs):
-        find_waits(t, &d)
-        arrange_runs(t, &d)
-        keep(t, &d, start, n)
-        for k in range(d.met_length):
-            d.place[d.met[k]] = d.last[d.met[k]] = 0
+    if list_nodes(t, &d, order, runs):
+        find_units(t, &d)
+        if make_room(&d):
+            find_waits(t, &d)
+            arrange_runs(t, &d)
+            keep(t, &d, start, n, size)
+            for k in range(d.met_length):
+                forget_ids(&d, d.met[k])
+        else:
+            forget_operands(t, &d)
     free(d.id)
+    free(d.rank)
 
 
-cdef bint begin_draft(Tape *t, Draft *d, const Run *order, size_t runs) noexcept:
+cdef inline void forget_ids(Draft *d, Span ids) noexcept:
+    memset(&d.place[ids.start], 0, ids.n * sizeof(uint32_t))
+    memset(&d.last[ids.start], 0, ids.n * sizeof(uint32_t))
+    memset(&d.unit[ids.start], 0, ids.n * sizeof(uint32_t))
+
+
+cdef bint list_nodes(Tape *t, Draft *d, const Run *order, size_t runs) noexcept:
     global by_id, by_id_room
+    cdef size_t nodes = 0
     cdef size_t k
-    cdef size_t operands = 0
-    cdef size_t listed = 0
     cdef uint32_t i
     for k in range(runs):
-        d.nodes += order[k].count
+        nodes += order[k].count
         for i in range(order[k].first, order[k].first + order[k].count):
-            operands += operand_count(t, i)
-            listed += listed_operands(&t.node[i])
+            d.listed += listed_operands(&t.node[i])
             if t.node[i].op == CUSTOM:
                 return False
-    if operands > MOST_OPERANDS or listed > MOST_LISTED:
+    if nodes > MOST_NODES or d.listed > MOST_LISTED:
         return False
     if by_id_room < t.top:
         free(by_id)
         by_id_room = t.top + t.top // 2
-        by_id = <uint32_t *>calloc(2 * by_id_room, sizeof(uint32_t))
-    d.id = <uint32_t *>malloc((6 * <size_t>d.nodes + 2 * operands) * sizeof(uint32_t))
+        by_id = <uint32_t *>calloc(3 * by_id_room, sizeof(uint32_t))
+    d.id = <uint32_t *>malloc(nodes * sizeof(uint32_t))
     if by_id == NULL or d.id == NULL:
         by_id_room = 0 if by_id == NULL else by_id_room
         return False
-    d.listed = <uint32_t>listed
     d.place = by_id
     d.last = by_id + by_id_room
-    d.rank = d.id + d.nodes
-    d.waits = d.rank + d.nodes
-    d.offset = d.waits + d.nodes
-    d.heap = d.offset + d.nodes
-    d.met = d.heap + d.nodes
-    d.then = d.met + d.nodes + operands
-    d.nodes = 0
+    d.unit = by_id + 2 * by_id_room
     for k in range(runs):
         for i in range(order[k].first, order[k].first + order[k].count):
             d.id[d.nodes] = i
-            d.met[d.nodes] = i
             d.nodes += 1
             d.place[i] = d.nodes
-    d.met_length = d.nodes
     return True
+
+
+cdef enum Kind:
+    INSIDE
+    OUTSIDE
+    LEAVES
+
+
+cdef inline Kind kind_of(Tape *t, Draft *d, uint32_t i) noexcept:
+    if d.place[i] != 0:
+        return INSIDE
+    return LEAVES if t.node[i].op == LEAF else OUTSIDE
+
+
+cdef inline uint32_t span_count(const Node *node) noexcept:
+    """Number of spans of operands of a node; those in the pool are spans of one."""
+    if node.op > DOT:
+        return listed_operands(node)
+    return 1 if node.op <= LAST_UNARY or node.op == SUM else 2
+
+
+cdef inline Span operand_span(Tape *t, const Node *node, uint32_t k) noexcept:
+    if node.op > DOT:
+        return Span(t.pool[node.a + k], 1)
+    return Span(node.a if k == 0 else node.argument.pair.b, extent(node))
+
+
+cdef void find_units(Tape *t, Draft *d) noexcept:
+    """Find the operands that are only used together, such as the rows of a matrix or what a matrix is multiplied with. What holds
+    for one of them holds for all, so that a product is learnt in time by its rows, not by its multiplications.
+    """
+    cdef const Node *node
+    cdef uint32_t i, k
+    for i in range(d.nodes):
+        node = &t.node[d.id[i]]
+        for k in range(span_count(node)):
+            add_unit(t, d, operand_span(t, node, k))
+    d.links += d.nodes              # `find_waits` links each node to its first user, and all other uses to the one before
+    for i in range(d.nodes):
+        node = &t.node[d.id[i]]
+        for k in range(span_count(node)):
+            d.links += 1 if is_unit(d, operand_span(t, node, k)) else extent(node)
+
+
+cdef inline bint is_unit(Draft *d, Span span) noexcept:
+    """Whether an operand span is a unit, else its operands are used in different ones."""
+    return d.unit[span.start] == span.start
+
+
+cdef inline void add_unit(Tape *t, Draft *d, Span span) noexcept:
+    cdef uint32_t end = span.start + span.n
+    cdef uint32_t k
+    cdef bint whole = True
+    if is_unit(d, span) and d.unit[end - 1] == span.start and d.unit[end] != span.start:
+        return
+    for k in range(span.start, end):
+        whole &= d.unit[k] == 0 and kind_of(t, d, k) == kind_of(t, d, span.start)
+        if d.unit[k] != 0:
+            break_unit(d, d.unit[k])
+    for k in range(span.start, end):
+        d.unit[k] = span.start if whole else BROKEN
+
+
+cdef void break_unit(Draft *d, uint32_t unit) noexcept:
+    cdef uint32_t k = unit
+    while unit != BROKEN and d.unit[k] == unit:
+        d.unit[k] = BROKEN
+        k += 1
+
+
+cdef void forget_operands(Tape *t, Draft *d) noexcept:
+    cdef const Node *node
+    cdef uint32_t i, k
+    for i in range(d.nodes):
+        node = &t.node[d.id[i]]
+        forget_ids(d, Span(d.id[i], 1))
+        for k in range(span_count(node)):
+            forget_ids(d, operand_span(t, node, k))
+
+
+cdef bint make_room(Draft *d) noexcept:
+    cdef size_t words = 4 * <size_t>d.nodes + 1 + d.links
+    if d.links > MOST_LINKS:
+        return False
+    d.rank = <uint32_t *>malloc(words * sizeof(uint32_t) + (d.nodes + d.links) * sizeof(Span))
+    if d.rank == NULL:
+        return False
+    d.waits = d.rank + d.nodes
+    d.heap = d.waits + d.nodes
+    d.offset = d.heap + d.nodes
+    d.then = d.offset + d.nodes + 1
+    d.met = <Span *>(d.rank + words)
+    return True
+
+
+cdef inline void add_met(Draft *d, Span ids) noexcept:
+    d.met[d.met_length] = ids
+    d.met_length += 1
 
 
 cdef void find_waits(Tape *t, Draft *d) noexcept:
     """Find what the order must keep: the users of a node add to its gradient one after the other, and it is due after them."""
-    cdef uint32_t i, k, child, then
-    cdef uint32_t operands = 0
+    cdef const Node *node
+    cdef Span span
+    cdef uint32_t i, k, then
+    cdef uint32_t links = 0
     for i in range(d.nodes):
-        d.last[d.id[i]] = d.place[d.id[i]]              # a node of the shape is due last
+        add_met(d, Span(d.id[i], 1))
         d.waits[i] = 0
     for i in range(d.nodes):                            # in the order of the search, which backward goes from the end
-        d.offset[i] = operands
-        for k in range(operand_count(t, d.id[i])):
-            child = operand(t, d.id[i], k)
-            then = d.last[child]
-            d.last[child] = i + 1
-            if then == 0:
-                d.met[d.met_length] = child
-                d.met_length += 1
-            if then == 0 or then == i + 1:              # none, or the same operand again
-                d.then[operands] = NONE
+        node = &t.node[d.id[i]]
+        d.offset[i] = links
+        for k in range(span_count(node)):
+            span = operand_span(t, node, k)
+            if is_unit(d, span):
+                links = use_span(d, links, i, span)
             else:
-                d.then[operands] = then - 1
-                d.waits[then - 1] += 1
-            operands += 1
+                for then in range(span.start, span.start + span.n):
+                    links = use_span(d, links, i, Span(then, 1))
+    d.offset[d.nodes] = links
+
+
+cdef inline uint32_t use_span(Draft *d, uint32_t links, uint32_t i, Span span) noexcept:
+    """Link the i-th node to the one that used the span before, or if there is none to the nodes of the span."""
+    cdef uint32_t then = d.last[span.start]
+    cdef uint32_t k
+    d.last[span.start] = i + 1
+    if then == i + 1:                                   # the same operand again
+        return links
+    if then != 0:
+        return add_link(d, links, then - 1)
+    if d.place[span.start] == 0:
+        add_met(d, span)
+        return links
+    for k in range(span.start, span.start + span.n):
+        links = add_link(d, links, d.place[k] - 1)
+    return links
+
+
+cdef inline uint32_t add_link(Draft *d, uint32_t links, uint32_t then) noexcept:
+    d.then[links] = then
+    d.waits[then] += 1
+    return links + 1
 
 
 cdef void arrange_runs(Tape *t, Draft *d) noexcept:
     """Fill `rank` from its end with the nodes as backward may come to them: while it can it goes on to the node below, if that
-    is alike, else to the highest of those that wait for none.
+    is alike, else to the highest of those that wait for none. Where leaves are used, such as rows for tokens, it goes on only as
+    the search did: that two of them follow each other on the tape may be chance.
     """
-    cdef uint32_t i, k, id
+    cdef uint32_t i, k, id, then
     cdef uint32_t done = 0
     cdef uint32_t head = 0              # the run that ends with the node of before: its first and highest id,
     cdef uint32_t highest = 0           # and the highest of its operands
@@ -144,7 +267,8 @@ cdef void arrange_runs(Tape *t, Draft *d) noexcept:
     i = NONE
     while done < d.nodes:
         id = d.id[i] - 1 if i != NONE else 0
-        if i != NONE and highest < id and d.place[id] != 0 and d.waits[d.place[id] - 1] == 0 and goes_on(t, head, id):
+        if i != NONE and highest < id and d.place[id] != 0 and d.waits[d.place[id] - 1] == 0 and goes_on(t, head, id) and (
+                d.place[id] == i or not uses_leaves(t, id)):
             i = d.place[id] - 1
         else:
             i = pop(d)
@@ -156,12 +280,36 @@ cdef void arrange_runs(Tape *t, Draft *d) noexcept:
         done += 1
         d.rank[d.nodes - done] = i
         d.waits[i] = HEAD if id == head else NONE
-        for k in range(operand_count(t, id)):
-            highest = max(highest, operand(t, id, k))
-            if d.then[d.offset[i] + k] != NONE:
-                d.waits[d.then[d.offset[i] + k]] -= 1
-                if d.waits[d.then[d.offset[i] + k]] == 0:
-                    push(d, d.then[d.offset[i] + k])
+        highest = max(highest, highest_operand(t, id))
+        for k in range(d.offset[i], d.offset[i + 1]):
+            then = d.then[k]
+            d.waits[then] -= 1
+            if d.waits[then] == 0:
+                push(d, then)
+
+
+cdef bint uses_leaves(Tape *t, uint32_t id) noexcept:
+    """Whether the operands of a node begin with leaves."""
+    cdef const Node *node = &t.node[id]
+    cdef uint32_t k
+    for k in range(min(2, span_count(node))):
+        if t.node[operand_span(t, node, k).start].op != LEAF:
+            return False
+    return True
+
+
+cdef uint32_t highest_operand(Tape *t, uint32_t id) noexcept:
+    cdef const Node *node = &t.node[id]
+    cdef uint32_t highest = 0
+    cdef uint32_t k
+    if node.op > DOT:
+        for k in range(listed_operands(node)):
+            highest = max(highest, t.pool[node.a + k])
+        return highest
+    highest = node.a
+    if node.op > LAST_UNARY and node.op != SUM:
+        highest = max(highest, node.argument.pair.b)
+    return highest + extent(node) - 1
 
 
 cdef bint goes_on(Tape *t, uint32_t head, uint32_t id) noexcept:
@@ -221,11 +369,12 @@ cdef uint32_t pop(Draft *d) noexcept:
     return top
 
 
-cdef void keep(Tape *t, Draft *d, uint32_t start, uint32_t n) noexcept:
+cdef void keep(Tape *t, Draft *d, uint32_t start, uint32_t n, size_t size) noexcept:
     """Keep the shape of the draft."""
     cdef Shape shape
     memset(&shape, 0, sizeof(Shape))
     shape.n = n
+    shape.size = <uint32_t>size
     shape.nodes = d.nodes
     if write_parts(t, d, &shape, start) and write_spans(t, d, &shape, start):
         add_shape(&shape)
@@ -238,7 +387,8 @@ cdef bint write_parts(Tape *t, Draft *d, Shape *shape, uint32_t start) noexcept:
     cdef Part *part
     cdef uint32_t i
     cdef uint32_t runs = 0
-    cdef uint32_t placed = 0            # one more than the highest place in the search's order of the nodes so far
+    cdef uint32_t placed = 0            # one more than the place in the search's order of the last node of a loose run
+    cdef uint32_t place
     for i in range(d.nodes):
         runs += d.waits[i] == HEAD
     shape.part = <Part *>malloc(runs * sizeof(Part))
@@ -252,18 +402,21 @@ cdef bint write_parts(Tape *t, Draft *d, Shape *shape, uint32_t start) noexcept:
         part.first = d.id[d.rank[i]] - start
         part.count = 0
         part.listed = shape.listed_length
-        # A loose run stands as the search had it, all that is before it being before it there, and so behind it: whichever leaves
-        # are its operands, as long as nothing else of the shape uses them, the sequence of what uses them is the search's.
-        part.loose = placed == i
+        # Loose runs stand in the order of the search, all their nodes: whichever leaves are their operands, as long as nothing
+        # else of the shape uses them, the sequence of what uses them is the search's.
+        part.loose = True
+        place = placed
         while True:
-            part.loose &= d.rank[i] == i
-            placed = max(placed, d.rank[i] + 1)
+            part.loose &= d.rank[i] >= place
+            place = d.rank[i] + 1
             part.count += 1
             i += 1
             if d.waits[d.rank[i - 1]] == HEAD:
                 break
         if not write_operands(t, d, shape, part, start):
             return False
+        if part.loose:
+            placed = place
     return True
 
 
@@ -290,49 +443,56 @@ cdef bint write_operands(Tape *t, Draft *d, Shape *shape, Part *part, uint32_t s
     part.loose &= not (listed or part.moves_a or part.moves_b or step_a(node, part.count) > extent(node))
     part.loose &= node.op <= LAST_UNARY or step_b(node, part.count) <= extent(node)     # no span with gaps, or that goes down
     for i in range(start + part.first, start + part.first + part.count):
-        for k in range(operand_count(t, i)):
-            child = operand(t, i, k)
-            moves = t.node[child].op != LEAF
-            if listed:
+        if listed:
+            for k in range(listed_operands(&t.node[i])):
+                child = t.pool[t.node[i].a + k]
+                moves = t.node[child].op != LEAF
                 shape.listed[shape.listed_length].id = child - start if moves else child
                 shape.listed[shape.listed_length].moves = MOVES if moves else 0
                 shape.listed_length += 1
-            elif moves != ((part.moves_b if k & 1 and node.op != SUM else part.moves_a) == MOVES):
-                return False
-            if d.place[child] == 0 and not part.loose:
-                d.last[child] = USED
+                write_use_of(d, child, part.loose)
+            continue
+        node = &t.node[i]
+        if not write_use(t, d, operand_span(t, node, 0), part.moves_a, part.loose):
+            return False
+        if span_count(node) == 2 and (i == start + part.first or node.argument.pair.b != node[-1].argument.pair.b) and (
+                not write_use(t, d, operand_span(t, node, 1), part.moves_b, part.loose)):
+            return False
     return True
 
 
-cdef enum Kind:
-    ELSEWHERE
-    INSIDE
-    OUTSIDE
-    OUTSIDE_LEAF
+cdef inline void write_use_of(Draft *d, uint32_t id, bint loose) noexcept:
+    if d.place[id] == 0 and not loose:
+        d.last[id] = USED
 
 
-cdef inline Kind kind_of(Tape *t, Draft *d, uint32_t i) noexcept:
-    if d.place[i] != 0:
-        return INSIDE
-    if d.last[i] != USED:
-        return ELSEWHERE
-    return OUTSIDE_LEAF if t.node[i].op == LEAF else OUTSIDE
+cdef bint write_use(Tape *t, Draft *d, Span span, uint32_t moves, bint loose) noexcept:
+    """Mark a span of operands as USED. False if it has both leaves and computed nodes."""
+    cdef uint32_t k
+    cdef uint32_t n = 1 if is_unit(d, span) else span.n
+    for k in range(span.start, span.start + n):
+        if (t.node[k].op != LEAF) != (moves == MOVES):
+            return False
+        write_use_of(d, k, loose)
+    return True
 
 
-cdef int by_number(const void *a, const void *b) noexcept nogil:
-    cdef uint32_t x = (<const uint32_t *>a)[0]
-    cdef uint32_t y = (<const uint32_t *>b)[0]
+cdef int by_start(const void *a, const void *b) noexcept nogil:
+    cdef uint32_t x = (<const Span *>a).start
+    cdef uint32_t y = (<const Span *>b).start
     return (x > y) - (x < y)
 
 
 cdef bint write_spans(Tape *t, Draft *d, Shape *shape, uint32_t start) noexcept:
-    """Write which ids the nodes of the shape have, and which ones operands that are not of it."""
-    cdef uint32_t pieces = 1
+    """Write which ids the nodes of the shape have, and which ones operands that are not of it, but for those of loose runs."""
     cdef uint32_t i, id
     cdef Kind kind
-    qsort(d.met, d.met_length, sizeof(uint32_t), by_number)
+    cdef uint32_t pieces = 1
+    qsort(d.met, d.met_length, sizeof(Span), by_start)
     for i in range(1, d.met_length):
-        pieces += d.met[i] != d.met[i - 1] + 1 or kind_of(t, d, d.met[i]) != kind_of(t, d, d.met[i - 1])
+        id = d.met[i].start
+        pieces += id != d.met[i - 1].start + d.met[i - 1].n or kind_of(t, d, id) != kind_of(t, d, d.met[i - 1].start) or (
+            (d.last[id] == USED) != (d.last[d.met[i - 1].start] == USED))
     shape.pieces = pieces
     shape.inside = <Span *>malloc(pieces * sizeof(Span))
     shape.outside = <Span *>malloc(pieces * sizeof(Span))
@@ -340,21 +500,21 @@ cdef bint write_spans(Tape *t, Draft *d, Shape *shape, uint32_t start) noexcept:
     if shape.inside == NULL or shape.outside == NULL or shape.leaves == NULL:
         return False
     for i in range(d.met_length):
-        id = d.met[i]
+        id = d.met[i].start
         kind = kind_of(t, d, id)
         if kind == INSIDE:
-            add_to_span(shape.inside, &shape.inside_length, id - start)
-        elif kind == OUTSIDE:
-            add_to_span(shape.outside, &shape.outside_length, id - start)
-        elif kind == OUTSIDE_LEAF:
-            add_to_span(shape.leaves, &shape.leaves_length, id)
+            add_to_span(shape.inside, &shape.inside_length, id - start, d.met[i].n)
+        elif d.last[id] == USED and kind == OUTSIDE:
+            add_to_span(shape.outside, &shape.outside_length, id - start, d.met[i].n)
+        elif d.last[id] == USED:
+            add_to_span(shape.leaves, &shape.leaves_length, id, d.met[i].n)
     return True
 
 
-cdef inline void add_to_span(Span *spans, uint32_t *length, uint32_t id) noexcept:
-    """Add one id to the last span, or a span of its own."""
+cdef inline void add_to_span(Span *spans, uint32_t *length, uint32_t id, uint32_t n) noexcept:
+    """Add ids to the last span, or a span of their own."""
     if length[0] > 0 and spans[length[0] - 1].start + spans[length[0] - 1].n == id:
-        spans[length[0] - 1].n += 1
+        spans[length[0] - 1].n += n
         return
-    spans[length[0]] = Span(id, 1)
+    spans[length[0]] = Span(id, n)
     length[0] += 1

@@ -236,10 +236,7 @@ cdef inline void propagate(Tape *t, uint32_t i, uint32_t low, uint32_t high) noe
         for k in range(high, low, -1):
             grad[listed[k - 1]] += g
     elif op == DOT_LISTED:
-        listed = &t.pool[a]
-        for k in range(high, low, -1):
-            grad[listed[2 * k - 2]] += data[listed[2 * k - 1]] * g
-            grad[listed[2 * k - 1]] += data[listed[2 * k - 2]] * g
+        propagate_pairs(t, &t.pool[a], g, low, high)
     elif op == CUSTOM:
         listed = &t.pool[a]
         local_grad = partials(t, a, t.node[i].argument.pair.n)
@@ -247,9 +244,26 @@ cdef inline void propagate(Tape *t, uint32_t i, uint32_t low, uint32_t high) noe
             grad[listed[k]] += local_grad[k] * g
 
 
+cdef inline void propagate_pairs(Tape *t, const uint32_t *listed, double g, uint32_t low, uint32_t high) noexcept nogil:
+    cdef uint32_t k
+    for k in range(high, low, -1):
+        t.grad[listed[2 * k - 2]] += t.data[listed[2 * k - 1]] * g
+        t.grad[listed[2 * k - 1]] += t.data[listed[2 * k - 2]] * g
+
+
 cdef inline bint apart(uint32_t a, uint32_t n, uint32_t b, uint32_t m) noexcept nogil:
     """Whether [a, a + n) and [b, b + m) have nothing in common."""
     return a + n <= b or b + m <= a
+
+
+cdef inline void propagate_products(Tape *t, uint32_t first, uint32_t rows, uint32_t count) noexcept nogil:
+    """As `propagate_run`, for the dots of the rows of one matrix with `count` vectors, from the last one to the first. Node
+    `first` and the next ones are those of the first vector. All operands lie below; the matrix and the vectors are apart.
+    """
+    cdef uint32_t a = t.node[first].a
+    cdef uint32_t b = t.node[first].argument.pair.b
+    chosen.products_partials(
+        &t.grad[a], &t.grad[b], &t.data[a], &t.data[b], &t.grad[first], rows, t.node[first].argument.pair.n, count)
 
 
 cdef inline void propagate_run(Tape *t, uint32_t first, uint32_t n) noexcept nogil:
@@ -271,16 +285,28 @@ cdef inline void propagate_run(Tape *t, uint32_t first, uint32_t n) noexcept nog
     cdef uint32_t i
     if op == DOT:
         if step_a == length and step_b == 0 and apart(a, n * length, b, length):
-            chosen.dot_rows_partials(&grad[a], &grad[b], &data[a], &data[b], g, n, length)
+            chosen.products_partials(&grad[a], &grad[b], &data[a], &data[b], g, n, length, 1)
             return
+        if step_a == length and step_b == length and apart(a, n * length, b, n * length):
+            for i in range(n):
+                dot_partials(&grad[a], &grad[b], &data[a], &data[b], g[i], length)
+                a += length
+                b += length
+            return
+    elif op == DOT_LISTED:
+        for i in range(n, 0, -1):
+            propagate_pairs(t, &t.pool[node[i - 1].a], g[i - 1], 0, length)
+        return
     elif op <= LAST_UNARY:
         if step_a == 1:
             unary_partials(op, &grad[a], &data[a], &data[first], k, g, n)
             return
         if step_a == 0:                                         # the nodes are equal
             local_grad = partial_a(op, data[a], k, data[first])
+            total = grad[a]
             for i in range(n, 0, -1):
-                grad[a] += local_grad * g[i - 1]
+                total += local_grad * g[i - 1]
+            grad[a] = total
             return
         for i in range(n):
             grad[a + i * step_a] += partial_a(op, data[a + i * step_a], k, data[first + i]) * g[i]

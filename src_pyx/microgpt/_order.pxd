@@ -25,11 +25,19 @@ cdef struct Search:                 # its arrays are owned here and freed by `fr
     size_t watched                  # depth of the dot whose span is a shape to be, 0 for none
     size_t before                   # length of `order` when the search came to it
     uint32_t span                   # the first of its operands
+    size_t size                     # of what is found there, for the count of its sights
     bint node_by_node               # whether its shape is learnt: then in the plain order
+
+    bint recalls                    # whether shapes are looked for at all
+    bint bundle                     # whether the span of the next dot may be taken together with those that follow it
+    uint32_t bundled                # how many operands were, 0 if none
+    uint32_t width                  # of each span of them
+    size_t tail                     # length of `order` up to what came after them
 
 cdef Search search
 
 cdef enum:
+    BUNDLE = 0                      # id of a sum that stands for several dots while their operands are searched
     BETWEEN_SIGNALS = 1 << 16       # nodes between two looks at pending signals: a millisecond, more where dots are long
 
 cdef int arrange(Tape *t, uint32_t root) except -1

@@ -20,9 +20,10 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
+from microgpt._entropies cimport take_cross_entropies
 from microgpt._learn cimport learn
 from microgpt._ops cimport apart
-from microgpt._recall cimport begin_recall, count_sight, recall
+from microgpt._recall cimport Span, begin_recall, count_sight, give_up_bundle, may_bundle, recall, stands_before
 from microgpt._tape cimport (
     CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, SEEN, SUM, UNSEEN, Node, Tape, reallocate
 )
@@ -285,19 +286,67 @@ cdef inline void mark(Tape *t, uint32_t i, uint32_t low, uint32_t high, uint8_t 
 cdef size_t recall_or_watch(Tape *t, const Node *dot, uint32_t child) noexcept nogil:
     """Add all that is below the span of the `dot` that begins with `child`, if it is UNSEEN as a whole, beside SEEN operands, and
     has a shape known from other searches; else watch what is found there. Return the number of nodes added.
+
+    Where other spans follow that are alike, such as those of other positions of a text, all of them are taken together.
     """
     cdef uint32_t n = dot.argument.pair.n
     cdef uint32_t beside = dot.a if child != dot.a else dot.argument.pair.b
+    cdef uint32_t all
     cdef size_t nodes = 0
-    if search.watched != 0 or count_marks(&t.seen[child], UNSEEN, n) != n or (
+    if not search.recalls or search.watched != 0 or count_marks(&t.seen[child], UNSEEN, n) != n or (
             beside != child and count_marks(&t.seen[beside], SEEN, n) != n):
         return 0
-    search.length += recall(t, child, n, beside, &search.order[search.length], &nodes)
+    if search.bundle:
+        search.bundle = False
+        all = alike(t, child, <uint32_t>(dot - t.node) - child) // n * n
+        if all > n and may_bundle(all, t.top - child):
+            search.recalls = False      # nothing else: what is below each span alone would be many shapes
+            search.span = child
+            search.width = n
+            search.size = t.top - child
+            search.length += recall(t, child, all, Span(0, 0), &search.order[search.length], &nodes)
+            if nodes > 0:
+                search.bundled = all
+                search.tail = search.length
+            elif count_sight(all, search.size):
+                descend_bundle(t, child, all)
+            return nodes
+    search.length += recall(t, child, n, Span(beside, n if beside != child else 0), &search.order[search.length], &nodes)
     if nodes == 0:
-        search.watched = search.depth
-        search.before = search.length
-        search.span = child
+        watch(child)
     return nodes
+
+
+cdef inline void watch(uint32_t span) noexcept nogil:
+    """Watch what is found below the span of the dot or sum at the end of the path."""
+    search.watched = search.depth
+    search.before = search.length
+    search.span = span
+
+
+cdef void descend_bundle(Tape *t, uint32_t start, uint32_t n) noexcept nogil:
+    """Go on with the operands [start, start + n) of several dots, as those of one sum, to learn their shape."""
+    t.node[BUNDLE].op = SUM
+    t.node[BUNDLE].a = start
+    t.node[BUNDLE].argument.pair.n = n
+    path(search.depth).id = BUNDLE
+    path(search.depth).next = 0
+    search.depth += 1
+    watch(start)
+    search.node_by_node = True
+    search.bundled = n
+
+
+cdef void ascend_bundle(Tape *t) noexcept nogil:
+    search.depth -= 1
+    mark(t, BUNDLE, 0, path(search.depth).next, SEEN)
+    search.tail = search.length
+    end_bundle(t)
+
+
+cdef void end_bundle(Tape *t) noexcept nogil:
+    t.node[BUNDLE].op = LEAF
+    t.seen[BUNDLE] = SEEN
 
 
 cdef bint end_watch(Tape *t, Step *step) noexcept:
@@ -305,15 +354,15 @@ cdef bint end_watch(Tape *t, Step *step) noexcept:
     more, now node by node.
     """
     cdef size_t k
-    cdef size_t nodes = 0
     cdef uint32_t n = operands(t, step.id)
     if search.node_by_node:
-        learn(t, search.span, n, &search.order[search.before], search.length - search.before)
+        learn(t, search.span, n, search.size, &search.order[search.before], search.length - search.before)
         stop_watch()
         return False
+    search.size = 0
     for k in range(search.before, search.length):
-        nodes += search.order[k].count
-    if not count_sight(n, nodes):
+        search.size += search.order[k].count
+    if not count_sight(n, search.size):
         stop_watch()
         return False
     mark(t, step.id, 0, step.next, SEEN)
@@ -375,6 +424,9 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
         if k == operands(t, i):
             if search.depth == search.watched and end_watch(t, step):
                 continue
+            if i == BUNDLE:
+                ascend_bundle(t)
+                continue
             if op == CUSTOM:
                 ascend(0, k, split)
             elif split:
@@ -388,10 +440,16 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
             child = second(t, i, k)
         if t.seen[child] == OPEN:
             return False
-        taken = recall_or_watch(t, node, child) if op == DOT and k == 0 and not split else 0
-        if taken > 0:
+        if op == SUM and k == 0 and not split and search.watched == 0:
+            search.length += take_cross_entropies(t, child, node.argument.pair.n, &search.order[search.length], &taken)
             turns += taken
-            continue
+            if taken > 0:
+                continue
+        if op == DOT and k == 0 and not split:
+            taken = recall_or_watch(t, node, child)
+            turns += taken
+            if taken > 0 or path(search.depth - 1).id == BUNDLE:
+                continue
         if op != CUSTOM and k > step.next:
             if split:
                 add_segment(i, step.next, k, split)
@@ -423,14 +481,27 @@ cdef void forget(Tape *t) noexcept nogil:
         t.seen[path(k).id] = UNSEEN
     take_back(t, 0)
     search.depth = 0
+    search.bundled = 0
+    end_bundle(t)
     stop_watch()
 
 
 cdef int arrange(Tape *t, uint32_t root) except -1:
     """Order the nodes that `root` reaches. Return whether sums are split into segments."""
+    cdef bint ordered
     make_room(<size_t>root + 1, False)
+    search.recalls = search.bundle = True
     begin_recall()
-    if visit(t, root, False):
+    ordered = visit(t, root, False)
+    if search.bundled != 0:
+        if ordered and stands_before(t, search.span, search.width, &search.order[search.tail], search.length - search.tail):
+            return 0
+        give_up_bundle(search.bundled, search.size)
+        forget(t)
+        search.recalls = True
+        begin_recall()
+        ordered = visit(t, root, False)
+    if ordered:
         return 0
     forget(t)
     make_room(<size_t>root + 1, True)
@@ -444,4 +515,4 @@ cdef void free_large() noexcept:
     if search.room > LARGE:
         free(search.order)
         free(search.segment)
-        search = Search(NULL, NULL, 0, 0, FIRST_TRY, 0, 0, 0, 0, 0, False)
+        search = Search(NULL, NULL, 0, 0, FIRST_TRY, 0, 0, 0, 0, 0, 0, False, False, False, 0, 0, 0)

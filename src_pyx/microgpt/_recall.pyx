@@ -32,6 +32,8 @@ cdef struct Sight:
     uint32_t key
     uint32_t times                  # that a shape like this was met since the last one was learnt
     uint32_t wait                   # that must pass
+    uint32_t given_up               # how often a bundle of this size is not made any more,
+    uint32_t pause                  # after the last one that was given up
 
 cdef Shape *shapes = NULL           # owned here, for the life of the process; `forget_shapes` empties it
 cdef uint32_t shape_count = 0
@@ -42,24 +44,25 @@ cdef uint32_t expected = 0          # the shape that is tried first
 cdef uint32_t previous = NONE       # the last one recalled in this search
 cdef uint32_t cursor = 0            # the shape that is tried next where the expected one is not there
 cdef uint32_t tries = 0             # how many more, in this search
+cdef uint32_t latest = NONE         # the last one recalled or learnt in this search
 cdef size_t recalled = 0            # nodes, ever
 cdef size_t fewest = FEWEST
 
 
 cdef void begin_recall() noexcept nogil:
     """Expect the shapes of the last search, from the first one on."""
-    global expected, previous, tries
+    global expected, previous, latest, tries
     expected = opening
-    previous = NONE
+    previous = latest = NONE
     tries = TRIES
 
 
-cdef size_t recall(Tape *t, uint32_t start, uint32_t n, uint32_t beside, Run *order, size_t *nodes) noexcept nogil:
-    """Find the shape of what is below the UNSEEN operands [start, start + n) of a dot, beside the SEEN ones [beside, beside + n).
+cdef size_t recall(Tape *t, uint32_t start, uint32_t n, Span beside, Run *order, size_t *nodes) noexcept nogil:
+    """Find the shape of what is below the UNSEEN operands [start, start + n) of one or more dots, beside other operands.
 
     Mark its nodes SEEN, write its runs to `order`, return how many runs and `nodes` they are; 0 if none fits.
     """
-    global opening, expected, previous, recalled
+    global opening, expected, previous, latest, recalled
     cdef Shape *shape
     cdef uint32_t i
     cdef uint32_t k = find(t, start, n, beside)
@@ -77,15 +80,15 @@ cdef size_t recall(Tape *t, uint32_t start, uint32_t n, uint32_t beside, Run *or
         opening = k
     if not shape.proven:
         shape.proven = True
-        sight_of(n, shape.nodes).wait = 1
-    previous = k
+        sight_of(n, shape.size).wait = 1
+    previous = latest = k
     expected = shape.next
     recalled += shape.nodes
     nodes[0] = shape.nodes
     return shape.length
 
 
-cdef uint32_t find(Tape *t, uint32_t start, uint32_t n, uint32_t beside) noexcept nogil:
+cdef uint32_t find(Tape *t, uint32_t start, uint32_t n, Span beside) noexcept nogil:
     """Return the number of the shape that fits, NONE if none does of those there is time for."""
     global cursor, tries
     cdef uint32_t left = min(shape_count, tries)
@@ -106,7 +109,7 @@ cdef bint all_are(Tape *t, uint32_t start, uint32_t n, uint8_t seen) noexcept no
         &t.seen[start], &t.seen[start + 1], n - 1) == 0
 
 
-cdef bint fits(Tape *t, const Shape *shape, uint32_t start, uint32_t n, uint32_t beside) noexcept nogil:
+cdef bint fits(Tape *t, const Shape *shape, uint32_t start, uint32_t n, Span beside) noexcept nogil:
     """Whether the nodes below [start, start + n) are those of `shape`, UNSEEN, with SEEN operands.
 
     What were different operands when the shape was learnt must be different ones now, where some are known by their distance and
@@ -121,22 +124,22 @@ cdef bint fits(Tape *t, const Shape *shape, uint32_t start, uint32_t n, uint32_t
         if not all_are(t, start + span.start, span.n, UNSEEN):
             return False
     for i in range(shape.length, 0, -1):    # the last ones, near the span, tell models apart
-        if not fits_part(t, shape, &shape.part[i - 1], start, n, beside):
+        if not fits_part(t, shape, &shape.part[i - 1], start, beside):
             return False
     for i in range(shape.outside_length):
         span = &shape.outside[i]
-        if not (is_free(t, start + span.start, span.n, beside, n) and apart_from_all(
+        if not (is_free(t, start + span.start, span.n, beside) and apart_from_all(
                 start + span.start, span.n, shape.leaves, shape.leaves_length, 0)):
             return False
     for i in range(shape.leaves_length):
-        if not is_free(t, shape.leaves[i].start, shape.leaves[i].n, beside, n):
+        if not is_free(t, shape.leaves[i].start, shape.leaves[i].n, beside):
             return False
     return True
 
 
-cdef inline bint is_free(Tape *t, uint32_t first, uint32_t size, uint32_t beside, uint32_t n) noexcept nogil:
+cdef inline bint is_free(Tape *t, uint32_t first, uint32_t size, Span beside) noexcept nogil:
     """Whether the nodes [first, first + size) are SEEN, none of them OPEN, and none is used beside."""
-    return all_are(t, first, size, SEEN) and apart(first, size, beside, n)
+    return all_are(t, first, size, SEEN) and apart(first, size, beside.start, beside.n)
 
 
 cdef bint apart_from_all(uint32_t first, uint32_t size, const Span *spans, uint32_t length, uint32_t start) noexcept nogil:
@@ -148,7 +151,7 @@ cdef bint apart_from_all(uint32_t first, uint32_t size, const Span *spans, uint3
     return True
 
 
-cdef bint fits_part(Tape *t, const Shape *shape, const Part *part, uint32_t start, uint32_t n, uint32_t beside) noexcept nogil:
+cdef bint fits_part(Tape *t, const Shape *shape, const Part *part, uint32_t start, Span beside) noexcept nogil:
     cdef const Node *node = &t.node[start + part.first]
     cdef uint64_t head, argument
     if node.op != part.op:
@@ -164,7 +167,7 @@ cdef bint fits_part(Tape *t, const Shape *shape, const Part *part, uint32_t star
     if part.op <= LAST_UNARY:
         argument = node.argument.stamp          # the number does not matter; it is the same for the run
     return is_run(node, head, argument, part.step, part.count) and (
-        not part.loose or loose_fits(t, shape, part, node, start, n, beside))
+        not part.loose or loose_fits(t, shape, part, node, start, beside))
 
 
 cdef bint fits_listed(Tape *t, const Listed *listed, const Part *part, const Node *node, uint32_t start) noexcept nogil:
@@ -179,20 +182,100 @@ cdef bint fits_listed(Tape *t, const Listed *listed, const Part *part, const Nod
     return True
 
 
-cdef bint loose_fits(Tape *t, const Shape *shape, const Part *part, const Node *node, uint32_t start, uint32_t n, uint32_t beside
-                     ) noexcept nogil:
+cdef bint loose_fits(Tape *t, const Shape *shape, const Part *part, const Node *node, uint32_t start, Span beside) noexcept nogil:
     """Whether the operands that the loose run `part` has now are SEEN, not used beside, and no others that the shape has."""
-    if not loose_fit(t, shape, part.a, node.a, (part.count - 1) * step_a(node, part.count) + extent(node), start, n, beside):
+    if not loose_fit(t, shape, part.a, node.a, (part.count - 1) * step_a(node, part.count) + extent(node), start, beside):
         return False
     return node.op <= LAST_UNARY or node.op == SUM or loose_fit(
-        t, shape, part.b, node.argument.pair.b, (part.count - 1) * step_b(node, part.count) + extent(node), start, n, beside)
+        t, shape, part.b, node.argument.pair.b, (part.count - 1) * step_b(node, part.count) + extent(node), start, beside)
 
 
-cdef bint loose_fit(Tape *t, const Shape *shape, uint32_t learnt, uint32_t first, uint32_t size, uint32_t start, uint32_t n,
-                    uint32_t beside) noexcept nogil:
-    return (is_free(t, first, size, beside, n)
+cdef bint loose_fit(Tape *t, const Shape *shape, uint32_t learnt, uint32_t first, uint32_t size, uint32_t start, Span beside
+                    ) noexcept nogil:
+    return (is_free(t, first, size, beside)
             and apart_from_all(first, size, shape.outside, shape.outside_length, start)
             and (first == learnt or apart_from_all(first, size, shape.leaves, shape.leaves_length, 0)))
+
+
+cdef bint stands_before(Tape *t, uint32_t start, uint32_t width, const Run *tail, size_t length) noexcept nogil:
+    """Whether the search could come to the whole span from `start` of the latest shape at once, though the dots of the order's
+    `tail` use it part by part, `width` operands each.
+
+    It would find these parts one after the other, with other nodes of the tail in between. So nothing in the tail may use
+    operands that the shape has, and the parts must be used in turn, all of them, by dots that lead nowhere else.
+    """
+    cdef const Shape *shape
+    cdef Span loose
+    cdef size_t k
+    cdef uint32_t lowest = NONE
+    cdef uint32_t reached = start + width
+    if latest == NONE:
+        return False
+    shape = &shapes[latest]
+    loose = loose_operands(t, shape, start)
+    for k in range(length):
+        lowest = min(lowest, tail[k].first)
+    for k in range(length):
+        if not run_stands_before(t, shape, loose, start, width, &tail[k], lowest, &reached):
+            return False
+    return reached == start + shape.n
+
+
+cdef bint run_stands_before(Tape *t, const Shape *shape, Span loose, uint32_t start, uint32_t width, const Run *run,
+                            uint32_t lowest, uint32_t *reached) noexcept nogil:
+    cdef const Node *node = &t.node[run.first]
+    cdef Span a, b
+    cdef uint32_t i, k
+    if node.op > DOT:
+        for i in range(run.count):
+            for k in range(listed_operands(&node[i])):
+                if not is_foreign(shape, loose, start, Span(t.pool[node[i].a + k], 1)):
+                    return False
+        return True
+    a = reach(node.a, node[run.count - 1].a, extent(node))
+    if node.op <= LAST_UNARY or node.op == SUM:
+        return is_foreign(shape, loose, start, a)
+    b = reach(node.argument.pair.b, node[run.count - 1].argument.pair.b, extent(node))
+    if node.op == DOT and not apart(a.start, a.n, start, shape.n):
+        a, b = b, a
+    if not is_foreign(shape, loose, start, a):
+        return False
+    if node.op != DOT or apart(b.start, b.n, start, shape.n):
+        return is_foreign(shape, loose, start, b)
+    if b.start == reached[0] and b.n == width:
+        reached[0] += width
+    return start <= b.start and b.start + b.n <= reached[0] and a.start + a.n <= lowest
+
+
+cdef inline Span reach(uint32_t first, uint32_t last, uint32_t n) noexcept nogil:
+    """The operands of a run, from those of its first node or of its last."""
+    return Span(min(first, last), max(first, last) - min(first, last) + n)
+
+
+cdef bint is_foreign(const Shape *shape, Span loose, uint32_t start, Span span) noexcept nogil:
+    """Whether the shape neither has nor uses any of these operands."""
+    return (apart(span.start, span.n, loose.start, loose.n)
+            and apart_from_all(span.start, span.n, shape.inside, shape.inside_length, start)
+            and apart_from_all(span.start, span.n, shape.outside, shape.outside_length, start)
+            and apart_from_all(span.start, span.n, shape.leaves, shape.leaves_length, 0))
+
+
+cdef Span loose_operands(Tape *t, const Shape *shape, uint32_t start) noexcept nogil:
+    """Ids from the lowest to the highest operand of loose runs."""
+    cdef const Node *node
+    cdef Span a, b
+    cdef uint32_t i
+    cdef uint32_t low = NONE
+    cdef uint32_t high = 0
+    for i in range(shape.length):
+        if shape.part[i].loose:
+            node = &t.node[start + shape.part[i].first]
+            a = b = reach(node.a, node[shape.part[i].count - 1].a, extent(node))
+            if node.op > LAST_UNARY and node.op != SUM:
+                b = reach(node.argument.pair.b, node[shape.part[i].count - 1].argument.pair.b, extent(node))
+            low = min(low, min(a.start, b.start))
+            high = max(high, max(a.start + a.n, b.start + b.n))
+    return Span(low, high - low) if high > 0 else Span(0, 0)
 
 
 cdef inline Sight *sight_of(uint32_t n, size_t nodes) noexcept nogil:
@@ -201,7 +284,7 @@ cdef inline Sight *sight_of(uint32_t n, size_t nodes) noexcept nogil:
     cdef Sight *sight = &sights[(key * MULTIPLIER) >> (32 - SIGHTS_BITS)]
     if sight.key != key:
         sight.key = key
-        sight.times = 0
+        sight.times = sight.given_up = sight.pause = 0
         sight.wait = 1
     return sight
 
@@ -222,9 +305,25 @@ cdef bint count_sight(uint32_t n, size_t nodes) noexcept nogil:
     return True
 
 
+cdef bint may_bundle(uint32_t n, size_t size) noexcept nogil:
+    """Return whether to take `n` operands of several dots together."""
+    cdef Sight *sight = sight_of(n, size)
+    if sight.given_up == 0:
+        return True
+    sight.given_up -= 1
+    return False
+
+
+cdef void give_up_bundle(uint32_t n, size_t size) noexcept nogil:
+    """Make no bundle of this size for a while, which doubles each time."""
+    cdef Sight *sight = sight_of(n, size)
+    sight.pause = min(2 * sight.pause + 1, <uint32_t>1 << 20)
+    sight.given_up = sight.pause
+
+
 cdef void add_shape(Shape *shape) noexcept:
     """Keep a shape, with its arrays; without memory free them."""
-    global shapes, shape_count, nbytes
+    global shapes, shape_count, nbytes, latest
     cdef Shape *moved
     if shape_count == MOST_SHAPES or nbytes > MOST_BYTES:
         forget_shapes()
@@ -235,6 +334,7 @@ cdef void add_shape(Shape *shape) noexcept:
             return
         shapes = moved
     shapes[shape_count] = shape[0]
+    latest = shape_count
     shape_count += 1
     nbytes += shape.length * sizeof(Part) + shape.listed_length * sizeof(Listed) + 3 * shape.pieces * sizeof(Span)
 

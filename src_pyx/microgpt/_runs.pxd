@@ -29,5 +29,5 @@ cdef uint32_t put_pair_run(uint8_t op, Operands x, Operands y, uint32_t n) excep
 cdef uint32_t put_sum(Operands x, uint32_t n) noexcept
 cdef uint32_t put_dot(Operands x, Operands y, uint32_t n) noexcept
 cdef uint32_t put_dots(Operands x, Operands y, uint32_t n, uint32_t count) noexcept
-cdef uint32_t put_mixture(uint32_t weights, const uint32_t *rows, uint32_t count, uint32_t n, uint32_t width) noexcept
-cdef uint32_t put_product(uint32_t matrix, uint32_t rows, Operands x, uint32_t n) except 0
+cdef uint32_t put_mixture(uint32_t weights, const Operands *rows, uint32_t count, uint32_t n, uint32_t width) noexcept
+cdef uint32_t put_products(uint32_t matrix, uint32_t rows, Operands x, uint32_t n, uint32_t count) except 0

@@ -7,9 +7,9 @@ from microgpt._tape cimport (
     ADD, ADD_CONSTANT, DOT, DOT_LISTED, MUL, MUL_CONSTANT, RELU, SUM, SUM_LISTED, Argument, Node, block_length, end_block,
     put_block, put_pair, tape
 )
+from microgpt._vectors cimport chosen
 
 cdef extern from "kernels.h" nogil:
-    void dot_rows(double *y, const double *w, const double *x, size_t rows, size_t n)
     void clear_run(double *grad, uint8_t *seen, size_t n)
     void relu_run(double *y, const double *x, size_t n)
     uint64_t word(uint32_t first, uint32_t second)
@@ -139,13 +139,12 @@ cdef uint32_t put_dots(Operands x, Operands y, uint32_t n, uint32_t count) noexc
     return start
 
 
-cdef uint32_t put_mixture(uint32_t weights, const uint32_t *rows, uint32_t count, uint32_t n, uint32_t width) noexcept:
-    """Weighted sums of the `n` columns of `count` rows, which start at `rows`: listed dots, `count` weights for the first `width`
-    columns, the next `count` for the next ones, and so on. Room for listed dots: n * (2 * count + BLOCK_END) words.
+cdef uint32_t put_mixture(uint32_t weights, const Operands *rows, uint32_t count, uint32_t n, uint32_t width) noexcept:
+    """Weighted sums of the `n` columns of `count` rows: listed dots, `count` weights for the first `width` columns, the next
+    `count` for the next ones, and so on. Room for listed dots: n * (2 * count + BLOCK_END) words.
     """
     cdef uint32_t start = tape.top
     cdef double *result = &tape.data[start]
-    cdef const double *row
     cdef double weight
     cdef uint32_t length = <uint32_t>block_length(2 * <size_t>count)
     cdef uint32_t block = <uint32_t>tape.pool_top
@@ -157,13 +156,12 @@ cdef uint32_t put_mixture(uint32_t weights, const uint32_t *rows, uint32_t count
             result[j] = 0.0
         for i in range(count):
             weight = tape.data[weights + i]
-            row = &tape.data[rows[i]]
             for j in range(first, first + width):
-                result[j] += weight * row[j]
+                result[j] += weight * tape.data[at(rows[i], j)]
         for j in range(first, first + width):
             for i in range(count):
                 listed[2 * i] = weights + i
-                listed[2 * i + 1] = rows[i] + j
+                listed[2 * i + 1] = at(rows[i], j)
             end_block(listed, length, start + j)
             listed += length
         weights += count
@@ -173,14 +171,18 @@ cdef uint32_t put_mixture(uint32_t weights, const uint32_t *rows, uint32_t count
     return start
 
 
-cdef uint32_t put_product(uint32_t matrix, uint32_t rows, Operands x, uint32_t n) except 0:
-    """A dot of each row with `x`; the first row starts at `matrix`. Room for listed dots: rows * (2 * n + BLOCK_END) words."""
+cdef uint32_t put_products(uint32_t matrix, uint32_t rows, Operands x, uint32_t n, uint32_t count) except 0:
+    """The products of a matrix, which starts at `matrix`, with `count` vectors of length `n`: a dot for each row, vector after
+    vector. Room for listed dots: count * rows * (2 * n + BLOCK_END) words.
+    """
     cdef uint32_t start = tape.top
-    cdef uint32_t i
+    cdef uint32_t i, k
     if x.listed != NULL:
-        for i in range(rows):
-            put_dot(run(matrix + i * n), x, n)
+        for k in range(count):
+            for i in range(rows):
+                put_dot(run(matrix + i * n), part(x, k * n), n)
         return start
-    dot_rows(&tape.data[start], &tape.data[matrix], &tape.data[x.start], rows, n)
-    put_run(DOT, Operands(matrix, n, NULL), word(x.start, n), 0, rows)
+    chosen.products(&tape.data[start], &tape.data[matrix], &tape.data[x.start], rows, n, count)
+    for k in range(count):
+        put_run(DOT, Operands(matrix, n, NULL), word(x.start + k * n, n), 0, rows)
     return start

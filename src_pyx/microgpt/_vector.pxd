@@ -5,16 +5,17 @@ from libc.stdint cimport uint8_t, uint32_t
 from microgpt._runs cimport Operands
 from microgpt._tape cimport Handle, Tape
 
+cdef enum Arithmetic:               # what a Python operator asks for; two of them are written with the others
+    PLUS
+    MINUS
+    TIMES
+    OVER
+    POWER
+
 cdef class Vector(Handle):
     cdef uint32_t n                 # number of elements, at least 1
     cdef uint32_t start             # first node of a contiguous run
     cdef uint32_t *listed           # ids of the elements where they are no run, owned by the Vector; NULL for a run
-
-cdef class Matrix(Handle):
-    cdef uint32_t start             # first leaf; row after row
-    cdef uint32_t rows
-    cdef uint32_t columns
-    cdef list rows_of(self, object given)
 
 cdef inline Operands elements(Vector v, uint32_t first) noexcept nogil:
     """The elements of `v` from number `first` on. Void after the next reserve."""
@@ -26,3 +27,8 @@ cdef Vector new_vector()
 cdef void settle(Vector v, uint32_t start, uint32_t n) noexcept
 cdef Vector as_vector(object x)
 cdef object apply(uint8_t op, object x)
+cdef object arithmetic(Arithmetic how, Vector v, object other, bint reflected)
+cdef int settle_listed(Vector v, Operands x, uint32_t n) except -1
+cdef Vector part_of(Vector v, object indices)
+cdef list numbers(object given, uint32_t n)
+cdef int write_leaves(Operands x, list values) except -1

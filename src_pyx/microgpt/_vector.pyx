@@ -1,25 +1,17 @@
-"""Vector and Matrix: runs of scalar nodes. An operation on them puts one node for each scalar of its result."""
+"""Vector: a run of scalar nodes. An operation on it puts one node for each scalar of its result."""
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject, destructor
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
 
 from microgpt._runs cimport (
-    Operands, at, put_constant_run, put_dot, put_pair_run, put_product, put_sum, put_unary_run, run, same
+    Operands, at, put_constant_run, put_dot, put_pair_run, put_sum, put_unary_run, run, same
 )
 from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, LEAF, LIVE, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SPARES, Spares, Tape,
     anchor, keep_spare, new_stamp, put_leaf, reserve, reserve_listed, take_spare, tape
 )
 from microgpt._value cimport Value, as_number, inverse, new_value, node, number, unary, value_of
-
-cdef enum Arithmetic:               # what a Python operator asks for; two of them are written with the others
-    PLUS
-    MINUS
-    TIMES
-    OVER
-    POWER
-
 
 cdef Spares spares
 cdef destructor general_dealloc = (<PyTypeObject *>Vector).tp_dealloc
@@ -367,119 +359,3 @@ cdef int write_leaves(Operands x, list values) except -1:
         tape.data[at(x, i)] = values[i]
         tape.node[at(x, i)].argument.stamp = stamp
     return 0
-
-
-cdef class Matrix(Handle):
-    """Rows of leaves, one after the other.
-
-    `Matrix(rows)` takes rows of numbers. Shape: [rows][columns], both >= 1. `matrix @ x` is the Vector of the dots of each row
-    with x; `matrix[i]` is row i.
-    Errors: TypeError for an item that is no number; ValueError if there is no row, a row is empty, or rows differ in length.
-    """
-
-    def __init__(self, rows):
-        cdef list given = [[as_number(item, "Matrix") for item in row] for row in rows]
-        cdef size_t columns
-        if self.rows != 0:
-            raise TypeError("a Matrix is made once: __init__ was called again")
-        if not given or not given[0]:
-            raise ValueError("Matrix needs at least one row and one column")
-        columns = len(given[0])
-        for i, row in enumerate(given):
-            if <size_t>len(row) != columns:
-                raise ValueError(f"rows of a Matrix need one length, got {columns} in row 0 and {len(row)} in row {i}")
-        reserve(tape, len(given) * columns)
-        self.start = tape.top
-        self.rows = <uint32_t>len(given)
-        self.columns = <uint32_t>columns
-        for row in given:
-            for item in row:
-                put_leaf(tape, item)
-        anchor(self, tape.top - 1)
-
-    cdef void mark(self, Tape *t) noexcept:
-        cdef uint32_t i
-        for i in range(self.start, self.id + 1):
-            t.seen[i] |= LIVE
-
-    cdef void move(self, const uint32_t *moved) noexcept:
-        Handle.move(self, moved)
-        self.start = moved[self.start]
-
-    @property
-    def shape(self):
-        """(rows, columns)"""
-        return self.rows, self.columns
-
-    def __len__(self):
-        return self.rows
-
-    def __iter__(self):
-        for i in range(self.rows):
-            yield self[i]
-
-    def __getitem__(self, index):
-        """Return row `index`, a Vector of the same leaves."""
-        cdef Vector row = new_vector()
-        cdef Py_ssize_t i = index
-        if i < 0:
-            i += self.rows
-        if not 0 <= i < self.rows:
-            raise IndexError(f"row {index} is out of range for a Matrix of {self.rows} rows")
-        settle(row, self.start + <uint32_t>i * self.columns, self.columns)
-        return row
-
-    @property
-    def data(self):
-        """The values, a list of rows of floats. Settable."""
-        return [row.data for row in self]
-
-    @data.setter
-    def data(self, data):
-        cdef list rows = self.rows_of(data)
-        write_leaves(run(self.start), [item for row in rows for item in row])
-
-    @property
-    def grad(self):
-        """The gradients, a list of rows of floats. Settable."""
-        return [row.grad for row in self]
-
-    @grad.setter
-    def grad(self, grad):
-        cdef list rows = self.rows_of(grad)
-        for row, values in zip(self, rows):
-            row.grad = values
-
-    cdef list rows_of(self, object given):
-        """Return `given` as one list of floats per row."""
-        cdef list rows = [numbers(row, self.columns) for row in given]
-        if <size_t>len(rows) != self.rows:
-            raise ValueError(f"a Matrix of {self.rows} rows needs {self.rows} rows, got {len(rows)}")
-        return rows
-
-    def __reduce__(self):
-        """Copy and pickle the leaves with their gradients."""
-        return Matrix, (self.data,), self.grad
-
-    def __setstate__(self, grad):
-        self.grad = grad
-
-    def __repr__(self):
-        return f"Matrix(data={self.data})"
-
-    def __matmul__(self, x):
-        """Return the Vector of `row . x` for every row, one dot node each, the row's element first in every product."""
-        cdef Vector v, result
-        if not isinstance(x, (Vector, list, tuple)):
-            return NotImplemented
-        v = as_vector(x)
-        if v.n != self.columns:
-            raise ValueError(f"a Matrix of {self.columns} columns needs a vector of {self.columns}, got {v.n}")
-        result = new_vector()
-        reserve(tape, self.rows)
-        if v.listed != NULL:
-            reserve_listed(tape, self.rows * (2 * <size_t>v.n + BLOCK_END))
-        settle(result, put_product(self.start, self.rows, elements(v, 0), v.n), self.rows)
-        return result
-
-    __array_ufunc__ = None

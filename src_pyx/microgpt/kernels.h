@@ -225,7 +225,9 @@ ALWAYS_INLINE double square_error(double x, double p, int has_fma)
 struct vectors {
     const char *name;
     double (*power)(double x, double k); /* pow(x, k), for k from -3 to 3 quickly */
-    void (*dot_rows_partials)(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows, size_t n);
+    void (*products)(double *y, const double *w, const double *x, size_t rows, size_t n, size_t count);
+    void (*products_partials)(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows, size_t n,
+                              size_t count);
     size_t (*find_huge)(const double *x, size_t n); /* index of the first finite x whose square is infinite, or n */
     void (*adam_run)(double *data, double *grad, double *m, double *v, size_t n, double learning_rate, double beta1, double beta2,
                      double eps, double correction1, double correction2);

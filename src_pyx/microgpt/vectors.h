@@ -24,6 +24,60 @@
 #if defined(__GNUC__)
 typedef double quad __attribute__((vector_size(32), aligned(8), may_alias));
 
+/* In place of a function: how one returns 32 bytes depends on the processor. */
+#define FOUR(x) ((quad){x, x, x, x})
+
+/* Keep gcc from loading what is used twice twice. */
+#if defined(__x86_64__) && defined(__OPTIMIZE__)
+#define LOAD_ONCE(x) __asm__("" : "+x"(x))
+#else
+#define LOAD_ONCE(x) (void)(x)
+#endif
+
+/* y[p] = w x[p] for `count` <= 8 vectors and four rows or more: four rows at once, the last four some once more. */
+EACH void products_of(double *RESTRICT y, const double *w, const double *x, size_t rows, size_t n, int count)
+{
+    size_t r, i, next;
+    int p;
+    for (next = 0; next < rows; next += 4) {
+        quad sum[8];
+        const double *wr;
+        r = next + 4 <= rows ? next : rows - 4;
+        wr = w + r * n;
+        for (p = 0; p < count; p++)
+            sum[p] = FOUR(0);
+        for (i = 0; i < n; i++) {
+            const quad column = {wr[i], wr[i + n], wr[i + 2 * n], wr[i + 3 * n]};
+            for (p = 0; p < count; p++)
+                sum[p] += column * FOUR(x[p * n + i]);
+        }
+        for (p = 0; p < count; p++)
+            *(quad *)(y + p * rows + r) = sum[p];
+    }
+}
+
+/* As add_rows, of `quads` times four columns and `count` rows, 1 or 2. The sums stay in registers. */
+EACH void add_rows_of(double *RESTRICT to, const double *from, const double *g, size_t step_i, size_t step_k, size_t rows, size_t n,
+                      int count, int quads)
+{
+    quad sum[2][4];
+    size_t k;
+    int i, c;
+    for (i = 0; i < count; i++)
+        for (c = 0; c < quads; c++)
+            sum[i][c] = ((const quad *)(to + i * n))[c];
+    for (k = rows; k-- > 0;)
+        for (c = 0; c < quads; c++) {
+            quad row = ((const quad *)(from + k * n))[c];
+            LOAD_ONCE(row);
+            for (i = 0; i < count; i++)
+                sum[i][c] += row * FOUR(g[i * step_i + k * step_k]);
+        }
+    for (i = 0; i < count; i++)
+        for (c = 0; c < quads; c++)
+            ((quad *)(to + i * n))[c] = sum[i][c];
+}
+
 /* As dot_rows_partials, of `quads` times four columns: what is added to gx stays in registers from row to row. */
 EACH void columns_partials(double *RESTRICT gw, double *RESTRICT gx, const double *w, const double *x, const double *g,
                            size_t rows, size_t n, int quads)
@@ -51,9 +105,39 @@ EACH void columns_partials(double *RESTRICT gw, double *RESTRICT gx, const doubl
 EACH void columns_partials(double *gw, double *gx, const double *w, const double *x, const double *g,
                            size_t rows, size_t n, int quads)
 {
-    (void)gw, (void)gx, (void)w, (void)x, (void)g, (void)rows, (void)n, (void)quads; /* never called */
+    (void)gw, (void)gx, (void)w, (void)x, (void)g, (void)rows, (void)n, (void)quads; /* never called, nor are those below */
+}
+EACH void products_of(double *y, const double *w, const double *x, size_t rows, size_t n, int count)
+{
+    (void)y, (void)w, (void)x, (void)rows, (void)n, (void)count;
+}
+EACH void add_rows_of(double *to, const double *from, const double *g, size_t step_i, size_t step_k, size_t rows, size_t n,
+                      int count, int quads)
+{
+    (void)to, (void)from, (void)g, (void)step_i, (void)step_k, (void)rows, (void)n, (void)count, (void)quads;
 }
 #endif
+
+/* y[p] = w x[p], the products of one matrix with `count` vectors, every sum left to right. Where a register holds four doubles,
+ * each weight is loaded once for up to eight vectors. */
+EACH void products(double *RESTRICT y, const double *w, const double *x, size_t rows, size_t n, size_t count, int wide)
+{
+    size_t now;
+    for (; wide && rows >= 4 && count > 1; count -= now, x += now * n, y += now * rows) {
+        now = count <= 8 ? count : count < 16 ? (count + 1) / 2 : 8;
+        switch (now) {
+        case 2: products_of(y, w, x, rows, n, 2); break;
+        case 3: products_of(y, w, x, rows, n, 3); break;
+        case 4: products_of(y, w, x, rows, n, 4); break;
+        case 5: products_of(y, w, x, rows, n, 5); break;
+        case 6: products_of(y, w, x, rows, n, 6); break;
+        case 7: products_of(y, w, x, rows, n, 7); break;
+        default: products_of(y, w, x, rows, n, 8); break;
+        }
+    }
+    for (; count > 0; count--, x += n, y += rows)
+        dot_rows(y, w, x, rows, n);
+}
 
 /* The partials of the rows of one matrix, the last row first: gw[r] += x * g[r], gx += w[r] * g[r]. gw and gx do not overlap.
  * Column by column where they are few and a register holds four doubles; in long rows that would leave the caches. */
@@ -82,6 +166,52 @@ EACH void dot_rows_partials(double *RESTRICT gw, double *RESTRICT gx, const doub
     }
     for (; r > 0; r--)
         dot_partials(gw + (r - 1) * n, gx, w + (r - 1) * n, x, g[r - 1], n);
+}
+
+/* to[i] += from[k] * g[i * step_i + k * step_k], for `count` rows i, and for each of them k from the last of `rows` to the first. */
+EACH void add_rows(double *RESTRICT to, const double *from, const double *g, size_t step_i, size_t step_k, size_t count, size_t rows,
+                   size_t n)
+{
+    size_t i, k, c;
+    for (i = 0; i + 2 <= count; i += 2, to += 2 * n, g += 2 * step_i) {
+        for (c = 0; c + 16 <= n; c += 16)
+            add_rows_of(to + c, from + c, g, step_i, step_k, rows, n, 2, 4);
+        for (; c + 4 <= n; c += 4)
+            add_rows_of(to + c, from + c, g, step_i, step_k, rows, n, 2, 1);
+        for (; c < n; c++)
+            for (k = rows; k-- > 0;) {
+                to[c] += from[k * n + c] * g[k * step_k];
+                to[c + n] += from[k * n + c] * g[step_i + k * step_k];
+            }
+    }
+    if (i < count) {
+        for (c = 0; c + 16 <= n; c += 16)
+            add_rows_of(to + c, from + c, g, step_i, step_k, rows, n, 1, 4);
+        for (; c + 4 <= n; c += 4)
+            add_rows_of(to + c, from + c, g, step_i, step_k, rows, n, 1, 1);
+        for (; c < n; c++)
+            for (k = rows; k-- > 0;)
+                to[c] += from[k * n + c] * g[k * step_k];
+    }
+}
+
+/* The partials of `products`, those of the last vector first: gw[r] += x[p] * g[p][r], gx[p] += w[r] * g[p][r]. gw and gx do not
+ * overlap. As many rows of the matrix at once as the first cache holds. */
+EACH void products_partials(double *RESTRICT gw, double *RESTRICT gx, const double *w, const double *x, const double *g,
+                            size_t rows, size_t n, size_t count, int wide)
+{
+    size_t some = n < 256 ? 2048 / n : 8, r = rows;
+    if (!wide || count == 1) {
+        for (; count > 0; count--)
+            dot_rows_partials(gw, gx + (count - 1) * n, w, x + (count - 1) * n, g + (count - 1) * rows, rows, n, wide);
+        return;
+    }
+    while (r > 0) {
+        some = some < r ? some : r;
+        r -= some;
+        add_rows(gx, w + r * n, g + r, rows, 1, count, some, n);
+        add_rows(gw + r * n, x, g + r, 1, rows, some, count, n);
+    }
 }
 
 /* pow(x, k): from the power as a sum of two doubles, high the one next to it. With the other one enlarged to half an ulp at a
@@ -211,10 +341,14 @@ EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, d
 }
 
 #define VARIANT(name, target, has_fma, wide)                                                                                    \
-    target static void name##_dot_rows_partials(double *gw, double *gx, const double *w, const double *x, const double *g,      \
-                                                size_t rows, size_t n)                                                          \
+    target static void name##_products(double *y, const double *w, const double *x, size_t rows, size_t n, size_t count)        \
     {                                                                                                                           \
-        dot_rows_partials(gw, gx, w, x, g, rows, n, wide);                                                                      \
+        products(y, w, x, rows, n, count, wide);                                                                                \
+    }                                                                                                                           \
+    target static void name##_products_partials(double *gw, double *gx, const double *w, const double *x, const double *g,      \
+                                                size_t rows, size_t n, size_t count)                                            \
+    {                                                                                                                           \
+        products_partials(gw, gx, w, x, g, rows, n, count, wide);                                                               \
     }                                                                                                                           \
     target static size_t name##_find_huge(const double *x, size_t n)                                                            \
     {                                                                                                                           \
@@ -229,7 +363,8 @@ EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, d
     {                                                                                                                           \
         return power(x, k, has_fma);                                                                                            \
     }                                                                                                                           \
-    static const struct vectors name = {#name, name##_power, name##_dot_rows_partials, name##_find_huge, name##_adam_run};
+    static const struct vectors name = {#name, name##_power, name##_products, name##_products_partials, name##_find_huge,       \
+                                        name##_adam_run};
 
 #if defined(__FP_FAST_FMA)
 VARIANT(baseline, , 1, 0)
