@@ -18,7 +18,7 @@ from microgpt import reference
 ROUND = 2  # steps per round: the same documents for each runner
 KEPT = 2  # times as many where the loss is kept, since the first of a turn has no loss before it
 SELDOM = 5  # rounds between the turns of the twin as microgpt.py, for as many steps more: its garbage grows from step to step
-WARM = 10  # forward and backward passes before the engine's steps of a round: 1000 steps in a row find the caches warm, too
+WARM = 10  # steps before those of a round that are compared with the twin's: 1000 in a row find the caches warm, too
 FULL_ROUNDS, FULL_ROUND = 40, 25  # with every step of the twin
 PARTS = ("forward", "backward", "adam")
 NOTES = {
@@ -83,33 +83,41 @@ class Runner:
         self.losses: list[float] = []
 
     def run(self, steps: int, warm: int = 0) -> None:
-        """Make the next steps, but not more than STEPS in all, after `warm` passes that change nothing and are not measured."""
-        for _ in range(warm):
-            self.model.loss(self.documents[len(self.losses) % STEPS]).backward()
-            self.optimizer.zero_grad()
+        """Make the next steps, but not more than STEPS in all, after `warm` steps on other documents, which are not measured."""
+        for document in self.documents[-warm:] if warm else ():
+            self.step(document)
         if not self.collect:
             gc.disable()
-        for _ in range(min(steps, STEPS - len(self.losses))):
-            self.step()
+        for document in self.documents[len(self.times) : min(len(self.times) + steps, STEPS)]:
+            loss, *times = self.step(document)
+            self.losses.append(loss)
+            self.times.append(tuple(times))
         gc.enable()
         if self.keep:  # else one more graph for the collector to go through in the turns of the others
             self.kept = None
             gc.collect()
 
-    def step(self) -> None:
-        s = len(self.losses)
+    def pass_over(self, documents: Sequence[Sequence[int]]) -> None:
+        """Go forward and backward through documents, and change nothing."""
+        for document in documents:
+            self.model.loss(document).backward()
+        self.optimizer.zero_grad()
+
+    def step(self, document: Sequence[int]) -> tuple[float, ...]:
+        """Return the loss, and the CPU milliseconds of forward, backward and adam."""
+        learning_rate = 0.01 * (1 - len(self.losses) / STEPS)
         start = clock()
-        loss = self.model.loss(self.documents[s])
+        loss = self.model.loss(document)
         made = clock()
         self.backward(loss)
         differentiated = clock()
-        self.optimizer.step(0.01 * (1 - s / STEPS))
-        self.losses.append(loss.data)
+        self.optimizer.step(learning_rate)
+        data = loss.data
         if self.keep:
             self.kept = loss
         del loss  # the graph goes within the time of the step
         end = clock()
-        self.times.append(((made - start) / 1e6, (differentiated - made) / 1e6, (end - differentiated) / 1e6))
+        return data, (made - start) / 1e6, (differentiated - made) / 1e6, (end - differentiated) / 1e6
 
     def parts(self) -> dict[str, measure.Spread]:
         """Return the milliseconds of a step and of its parts."""
@@ -160,6 +168,8 @@ def run(rounds: int, *, full: bool = False) -> dict[str, Any]:
     rounds, per_round = (FULL_ROUNDS, FULL_ROUND) if full else (rounds, ROUND)
     per_engine_round = -(-STEPS // rounds)
     engine, kept, beside = new_engine(start), new_engine(start, keep=True), new_engine(start)
+    for runner in (kept, beside):  # compared with the twin's first steps: as if in the middle of a run
+        runner.pass_over(start.documents)
     orders = Orders(new_engine(start).model, start.documents)
     two_tokens = [[token % 2 for token in document] for document in start.documents]
     narrow = microgpt.GPT(microgpt.GPTConfig(2, n_embd=1, n_head=1), random.Random(42))
@@ -182,7 +192,7 @@ def run(rounds: int, *, full: bool = False) -> dict[str, Any]:
         run_as_microgpt,
     ]
     controls = measure.take_turns(rounds, tasks)
-    for runner in (kept, beside, as_microgpt, *twins.values()):
+    for runner in (kept, as_microgpt, *twins.values()):
         assert runner.losses == engine.losses[: len(runner.losses)], "the engines disagree"
     propagation = [step[1] - order for step, order in zip(engine.times, orders.times, strict=True)]
     return {
