@@ -27,6 +27,8 @@ def extensions() -> list[Extension]:
             include_dirs=[SOURCES.as_posix()],
             depends=[header.as_posix() for header in sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.pxd")])],
             extra_compile_args=compile_args,
+            # Named, though Python brings it along: else the linker takes glibc's oldest exp and pow, with a detour for errno.
+            libraries=[] if sys.platform == "win32" else ["m"],
         )
         for path in sorted(SOURCES.glob("*.pyx"))
     ]

@@ -1,6 +1,6 @@
 """A scalar autograd at native speed, and the GPT of microgpt.py on top of it.
 
-Value is a scalar that remembers how it was computed; Vector, Matrix and Rows are runs of scalars. `value.backward()` fills in the
+Value is a scalar that remembers how it was computed; Vector, Matrix and Rows hold many scalars. `value.backward()` fills in the
 gradients. Numbers equal those of `microgpt.reference`, the same algorithm in plain Python, to the last bit.
 """
 

@@ -1,4 +1,4 @@
-"""The GPT of microgpt.py: one token at a time, no biases, rmsnorm without gain, relu."""
+"""The GPT of microgpt.py: no biases, rmsnorm without gain, relu."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class GPTConfig:
         return (2 * self.vocab_size + self.block_size) * self.n_embd + 12 * self.n_layer * self.n_embd**2
 
 
-Cache = list[tuple[list[Rows], list[Rows]]]  # keys and values of each layer, of all positions so far
+Cache = list[tuple[list[Rows], list[Rows]]]  # keys and values of each layer, of the tokens of each call of `forward` in turn
 
 
 class Layer:
@@ -119,13 +119,17 @@ class GPT:
         return [([], []) for _ in self.layers]
 
     def forward(self, tokens: Sequence[int], position: int, cache: Cache) -> Rows:
-        """Return the logits of the tokens that follow each of `tokens`, the first of which is at `position`.
+        """Return the logits of the token after each of `tokens`, which stand at `position` and on.
 
         Add the keys and values of the tokens to `cache`, which has those of the positions before. Shape: [tokens][vocab_size].
-        Errors: IndexError for a token or position that the model does not have; ValueError for the cache of another model.
+        Errors: IndexError for a token or position that the model does not have; ValueError for no tokens, or the cache of another
+        model.
         """
+        tokens = list(tokens)
+        if not tokens:
+            raise ValueError("forward needs at least one token, got none")
         if position < 0 or min(tokens) < 0:
-            raise IndexError(f"tokens and position must be at least 0, got {list(tokens)} and {position}")
+            raise IndexError(f"tokens and position must be at least 0, got {tokens} and {position}")
         if len(cache) != len(self.layers):
             raise ValueError(f"the cache of this model has {len(self.layers)} layers, got {len(cache)}")
         n_head = self.config.n_head

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from test_graphs import VECTORS, add_up, bits, dot, each, elementwise, plus, product, run_program, times, vector
 
 import microgpt
-from microgpt import GPT, GPTConfig, Matrix, Vector, reference
+from microgpt import GPT, GPTConfig, Matrix, Rows, Vector, reference
 from microgpt._recall import known_shapes, recalled_nodes, start_over
+from microgpt._tape import get_tape
 
 Plan = list[tuple[str, int, int]]
 operations = st.tuples(st.sampled_from(list(VECTORS)), st.integers(0, 30), st.integers(0, 30))
@@ -377,3 +379,174 @@ def test_constants_may_change() -> None:
         return results
 
     assert run(microgpt) == run(reference)
+
+
+def first_ones(e: Any, losses: Any, x: Any, y: Any, w: Any, m: Any) -> Any:
+    x[2][0].grad = 0.5  # which the losses differentiated do not reach
+    return add_up(e, losses[:2])
+
+
+ENDS: dict[str, Any] = {  # what is differentiated: of losses, last vectors x and logits y of all positions, and matrices
+    "sum": lambda e, losses, x, y, w, m: add_up(e, losses),
+    "weighted sum": lambda e, losses, x, y, w, m: add_up(e, losses) * 0.25,
+    "reversed": lambda e, losses, x, y, w, m: add_up(e, losses[::-1]),
+    "last ones": lambda e, losses, x, y, w, m: add_up(e, losses[1:]),
+    "first ones": first_ones,
+    "one": lambda e, losses, x, y, w, m: losses[len(losses) - 1] * 1.5,
+    "out of turn": lambda e, losses, x, y, w, m: losses[0] + losses[2] + losses[1],
+    "out of turn, and again": lambda e, losses, x, y, w, m: losses[0] + losses[2] + losses[1] + dot(e, w[5], x[2]),
+    "twice": lambda e, losses, x, y, w, m: add_up(e, losses) * 0.5 + add_up(e, losses),
+    "one more": lambda e, losses, x, y, w, m: losses[0] * 0.5 + add_up(e, losses),
+    "x before": lambda e, losses, x, y, w, m: dot(e, x[1], x[0]) + add_up(e, losses),
+    "x after": lambda e, losses, x, y, w, m: add_up(e, losses) + dot(e, x[1], x[0]),
+    "x in the middle": lambda e, losses, x, y, w, m: losses[0] + dot(e, x[2], x[1]) + losses[1] + losses[2],
+    "x with logits": lambda e, losses, x, y, w, m: losses[0] + dot(e, x[2], y[1][:4]),
+    "logits with x": lambda e, losses, x, y, w, m: losses[0] + dot(e, y[1][:4], x[2]),
+    "row of x": lambda e, losses, x, y, w, m: dot(e, w[0], x[2]) + add_up(e, losses),
+    "weights before": lambda e, losses, x, y, w, m: dot(e, w[0], m[1]) + add_up(e, losses),
+    "weights after": lambda e, losses, x, y, w, m: add_up(e, losses) + dot(e, m[1], w[0]),
+    "weights in the middle": lambda e, losses, x, y, w, m: losses[0] + dot(e, m[1], w[0]) + losses[1] + losses[2],
+    "weights around": lambda e, losses, x, y, w, m: dot(
+        e, vector(e, [w[0][0], add_up(e, losses)]), vector(e, [m[0][1], w[1][2]])
+    ),
+}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("name", ENDS)
+def test_positions_taken_together(name: str, tied: bool) -> None:
+    """Cross entropies of several positions, the tokens and targets others each time, and what may use their parts as well."""
+
+    def run(engine: Any) -> Iterator[list[str]]:
+        rng = random.Random(4)
+        embedding, w, m = (leaves(engine, rows, 4, phase) for rows, phase in ((6, 0), (6, 1), (4, 2)))
+        w = embedding if tied else w
+        for _ in range(3 * MET):
+            n = rng.choice([3, 3, 3, 4, 5])
+            tokens, targets = (rng.choices(range(6), k=n) for _ in range(2))
+            x: Any
+            if engine is microgpt:
+                h = m @ (embedding[tokens] * 0.9)
+                x = h + microgpt.tanh(h)
+                y: Any = w @ x
+                losses: Any = microgpt.cross_entropy(y, targets)
+            else:
+                h = [product(engine, m, [v * 0.9 for v in embedding[token]]) for token in tokens]
+                x = [elementwise(engine, v, each(engine, engine.tanh, v), plus) for v in h]
+                y = [product(engine, w, v) for v in x]
+                losses = [engine.cross_entropy(z, target) for z, target in zip(y, targets, strict=True)]
+            ENDS[name](engine, losses, x, y, w, m).backward()
+            yield grads(embedding, w, m)
+
+    before = recalled_nodes()
+    assert list(run(microgpt)) == list(run(reference))
+    assert (
+        recalled_nodes() > before
+        or tied
+        or name not in ("sum", "weighted sum", "twice", "one more", "x before", "weights before")
+    )
+
+
+def test_what_looks_like_cross_entropies(capfd: pytest.CaptureFixture[str]) -> None:
+    """Powers of products and of listed dots, where a sum of exponentials and differences would be."""
+    x, y, w = Vector([0.3, 0.4]), Vector([1.3, 1.4]), Matrix([[0.3, 0.4], [0.2, 0.1]])
+    (-microgpt.log(x / (y + y))).sum().backward()
+    assert capfd.readouterr().err == ""
+    (-microgpt.log(x / y)).sum().backward()
+    assert x.grad == pytest.approx([-2 / 0.3, -2 / 0.4])
+    (-microgpt.log(x / (y * y))).sum().backward()
+    e = microgpt.exp(w @ (y * 1.0)[::-1])
+    (-microgpt.log(Vector([e[1]]) * Vector([e.sum()]) ** -1.0)).sum().backward()
+    assert sum(map(sum, w.grad)) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("kind", ["learnt before", "not learnt, before", "learnt after", "not learnt, after"])
+def test_positions_beside_cross_entropies_that_are_known(kind: str) -> None:
+    """Two graphs in one, the second without cross entropies and, with a node of one's own in it, never learnt."""
+    e, w = leaves(microgpt, 4, 4), leaves(microgpt, 4, 4, 1)
+
+    def deep() -> Any:
+        x = e[[0, 1]] + e[[2, 3]]
+        for _ in range(50):
+            x = microgpt.tanh(x)
+        return microgpt.cross_entropy(w @ x, [2, 3]).sum()
+
+    def beside() -> Any:
+        x = microgpt.tanh(e[[2, 1]] * 0.9)
+        if "not" in kind:
+            x = Rows([[microgpt.Value(v.data * 0.9, (v,), (0.9,)) for v in row] for row in x])
+        y = w @ (x + x)
+        return y[0].sum() + y[1].sum()
+
+    def both() -> Any:
+        return beside() + deep() if "before" in kind else deep() + beside()
+
+    def gradients(*roots: Any) -> list[str]:
+        for matrix in (e, w):
+            matrix.grad = [[0.0] * 4] * 4
+        for root in roots:
+            root.backward()
+        return grads(e, w)
+
+    parts = (deep, beside) if "before" in kind else (beside, deep)  # what comes last in the order is differentiated first
+    right = gradients(*[part() for part in parts])
+    for _ in range(MET):
+        gradients(deep())
+    for _ in range(2 * MET):
+        assert gradients(both()) == right
+
+
+def test_cross_entropies_that_use_the_positions_out_of_turn() -> None:
+    """Their shape is known, with x outside of it, in an order that comes to x in turn; the search does not."""
+
+    def run(engine: Any) -> Iterator[list[str]]:
+        e, a, *k, w, head = (leaves(engine, 4, 4, phase) for phase in range(7))
+        u = leaves(engine, 1, 12, 7)
+        for known in (*[True] * (MET + 1), *[False] * (2 * MET)):
+            if engine is microgpt:
+                x: Any = microgpt.tanh(a @ e[0:4])
+                z = [matrix @ x[i + 1] for i, matrix in enumerate(k)]
+                y: Any = microgpt.tanh(Rows(z[::-1]))
+            else:
+                x = [each(engine, engine.tanh, product(engine, a, row)) for row in e]
+                z = [product(engine, matrix, x[i + 1]) for i, matrix in enumerate(k)]
+                y = [each(engine, engine.tanh, v) for v in z[::-1]]
+            if known:
+                root = add_up(engine, [*x[0], *x[1], *x[2], *x[3]]) + dot(engine, u[0], vector(engine, [*y[0], *y[1], *y[2]]))
+            else:
+                if engine is microgpt:
+                    losses: Any = microgpt.cross_entropy(head @ y, [1, 2, 0])
+                else:
+                    losses = [engine.cross_entropy(product(engine, head, v), t) for v, t in zip(y, [1, 2, 0], strict=True)]
+                root = add_up(engine, product(engine, w, x[0])) + add_up(engine, losses)
+            root.backward()
+            yield grads(e, a, *k, w, head, u)
+
+    assert list(run(microgpt)) == list(run(reference))
+
+
+def test_a_chain_of_products_takes_linear_time() -> None:
+    """Each of them follows the one before on the tape, as products of one matrix with several vectors do, but uses it."""
+    w, start = Matrix([[0.6, -0.8], [0.8, 0.6]]), Vector([1.0, 0.5])
+
+    def seconds(n: int) -> float:
+        h = start * 1.0
+        for _ in range(n):
+            h = w @ h
+        root, begin = h.sum(), time.process_time()
+        root.backward()
+        return time.process_time() - begin
+
+    seconds(1000)
+    assert min(seconds(32000) for _ in range(3)) < 64 * min(seconds(2000) for _ in range(3))  # quadratic: 256
+
+
+def test_a_document_is_recalled_as_a_whole() -> None:
+    model = GPT(GPTConfig(6, n_embd=8, n_head=2), random.Random(3))
+    for document in ([0, 1, 2, 3, 0], [0, 3, 3, 1, 0], [0, 5, 4, 3, 0]):
+        before, low = recalled_nodes(), get_tape().nodes
+        loss = model.loss(document)
+        loss.backward()
+    nodes = get_tape().nodes - low
+    assert recalled_nodes() - before > 0.7 * nodes  # the rest: logits and cross entropies
+    assert known_shapes() == 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import hashlib
 import json
 import platform
 import random
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,27 @@ def test_config_refuses(sizes: dict[str, Any], error: type[Exception], words: st
         GPTConfig(**sizes)
 
 
+@pytest.mark.parametrize("pieces", [(5,), (1, 4), (2, 3), (4, 1), (1, 1, 1, 1, 1)])
+def test_forward_in_pieces_equals_the_twin(pieces: tuple[int, ...]) -> None:
+    tokens, sizes = [0, 3, 3, 1, 2], {"n_layer": 2, "n_embd": 6, "n_head": 3, "block_size": 5}
+    model, twin = GPT(GPTConfig(4, **sizes), random.Random(1)), reference.GPT(4, random.Random(1), **sizes)
+    cache, twin_cache = model.new_cache(), twin.new_cache()
+    position, logits = 0, []
+    for count in pieces:
+        rows = model.forward(tokens[position : position + count], position, cache)
+        assert rows.shape == (count, 4)
+        logits += rows.data
+        position += count
+    expected = [[z.data for z in twin.logits(token, i, twin_cache)] for i, token in enumerate(tokens)]
+    assert [[z.hex() for z in row] for row in logits] == [[z.hex() for z in row] for row in expected]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, bytes, functools.partial(array, "i")])
+def test_tokens_may_come_in_any_sequence(kind: Callable[[list[int]], Any]) -> None:
+    model = GPT(GPTConfig(4, n_embd=4, n_head=2), random.Random(1))
+    assert model.loss(kind([0, 2, 1])).data == model.loss([0, 2, 1]).data
+
+
 def test_model_refuses_what_it_does_not_have() -> None:
     model = GPT(GPTConfig(5, n_embd=4, n_head=2, block_size=3), random.Random(0))
     with pytest.raises(IndexError, match="row 5"):
@@ -246,6 +268,16 @@ def test_model_refuses_what_it_does_not_have() -> None:
     for token, position in ((-1, 0), (0, -1)):
         with pytest.raises(IndexError, match="at least 0"):
             model.logits(token, position, model.new_cache())
+    with pytest.raises(IndexError, match="row 3"):
+        model.forward([0, 1], 2, model.new_cache())
+    with pytest.raises(IndexError, match="row 5"):
+        model.forward([0, 5], 0, model.new_cache())
+    with pytest.raises(IndexError, match=r"at least 0, got \[0, -1\] and 0"):
+        model.forward([0, -1], 0, model.new_cache())
+    with pytest.raises(ValueError, match="at least one token"):
+        model.forward([], 0, model.new_cache())
+    with pytest.raises(ValueError, match="has 1 layers, got 2"):
+        model.forward([0], 0, model.new_cache() * 2)
     with pytest.raises(ValueError, match="two tokens"):
         model.loss([1])
     with pytest.raises(IndexError, match="got 7"):

@@ -61,3 +61,29 @@ def test_adam_equals_reference_at_any_magnitude(variant: str, n: int, eps: float
         for optimizer in optimizers:
             optimizer.step()
     assert [p.data.hex() for p in ours] == [p.data.hex() for p in theirs]
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n", "count"),
+    [(1, 1, 2), (3, 5, 3), (4, 4, 2), (5, 7, 6), (6, 16, 7), (7, 17, 8), (27, 16, 9), (9, 20, 15), (130, 16, 2), (20, 300, 17)],
+)
+def test_products_equal_reference(variant: str, n_rows: int, n: int, count: int) -> None:
+    """Of one matrix and several vectors, more of them and more rows than the loops take at once."""
+    rng = random.Random(n)
+    data = [[[rng.gauss(0, 1) for _ in range(n)] for _ in range(rows)] for rows in (n_rows, count)]
+    w, x = (microgpt.Matrix(rows) for rows in data)
+    twins = [[[reference.Value(item) for item in row] for row in rows] for rows in data]
+    for _ in range(3):  # seen, learnt, recalled
+        ours = microgpt.Value(0.0)
+        for vector in w @ (x[:] * 2.0):
+            ours = ours + (vector * vector).sum()
+        ours.backward()
+        theirs = reference.Value(0.0)
+        for row in twins[1]:
+            doubled = [v * 2.0 for v in row]
+            y = [reference.dot(weights, doubled) for weights in twins[0]]
+            theirs = theirs + sum((v * v for v in y), reference.Value(0.0))
+        theirs.backward()
+        assert ours.data.hex() == theirs.data.hex()
+        for matrix, twin in zip((w, x), twins, strict=True):
+            assert [[g.hex() for g in row] for row in matrix.grad] == [[v.grad.hex() for v in row] for row in twin]

@@ -1,4 +1,4 @@
-"""The end of a language model: cross entropies of Rows of logits, as `cross_entropy` puts them, which are products.
+"""The end of a language model: cross entropies, as `cross_entropy` puts them for Rows, of logits that are products of one matrix.
 
 Below them is one shape (_recall.pyx), but the end itself is none: which logit is the target differs from text to text.
 """
@@ -37,8 +37,10 @@ cdef size_t take_cross_entropies(Tape *t, uint32_t loss, uint32_t count, Run *or
     """Add the UNSEEN operands [loss, loss + count) of a sum, and all that is below them, if they are cross entropies of products
     with vectors whose shape is known: write their runs to `order`, return how many these and their `nodes` are, else 0.
 
-    The search would come to one entropy after the other, in each to the target's logit first, from there to x, and to the other
-    logits in turn. All that this decides is that the target's logit adds to the gradient of x last.
+    The search would come to one entropy after the other, in each to the target's logit first, from there to x, and then to the
+    other logits in turn. From its end, the order here has the positions from the last to the first and in each one the rows from
+    the last to the first, but the target's at the end: as the search, so x and the rows get their contributions in its sequence.
+    From logit to loss all is UNSEEN and nothing else uses it before; what the shape uses is apart from the matrix (`beside`).
     """
     cdef Entropies y
     cdef Run *next
@@ -78,6 +80,7 @@ cdef inline Run *add_run(Tape *t, Run *next, uint32_t first, uint32_t count) noe
 
 
 cdef bint are_cross_entropies(Tape *t, uint32_t loss, uint32_t count, Entropies *y) noexcept nogil:
+    """Fill `y` from the losses down, and return whether all is as `cross_entropy` puts it and UNSEEN, the matrix SEEN."""
     cdef const Node *node
     cdef uint32_t i
     y.count = count
@@ -93,14 +96,18 @@ cdef bint are_cross_entropies(Tape *t, uint32_t loss, uint32_t count, Entropies 
         return False
     y.sum = t.node[y.power].a
     y.n = t.node[y.sum].argument.pair.n
-    if count > t.top // y.n or not are(t, y.sum, count, SUM, y.n):
+    if t.node[y.sum].op != SUM or count > t.top // y.n or not are(t, y.sum, count, SUM, y.n):
         return False
     y.exponential = t.node[y.sum].a
     if not are(t, y.exponential, count * y.n, EXP, 1):
         return False
     y.difference = t.node[y.exponential].a
+    if t.node[y.difference].op != ADD_CONSTANT:
+        return False
     y.logit = t.node[y.difference].a
     node = &t.node[y.logit]
+    if node.op != DOT:
+        return False
     y.matrix = node.a
     y.x = node.argument.pair.b
     y.width = node.argument.pair.n

@@ -7,7 +7,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.math cimport pow
 from libc.stdint cimport uint32_t
 
-from microgpt._matrix cimport Rows, apply_to_any, as_rows, new_rows
+from microgpt._matrix cimport Rows, apply_to_any, as_rows, each_row, new_rows
 from microgpt._runs cimport (
     Operands, at, part, put_constant_run, put_dots, put_mixture, put_pair_run, put_sum, put_unary_run, run, same
 )
@@ -79,16 +79,23 @@ cdef Value choose(int of_values, int of_constant, object x, object y):
     return constant(of_constant, <Value>x, as_number(y, "minimum or maximum"))
 
 
-cdef struct Sets:                   # of numbers, such as logits: groups of sets
-    uint32_t n                      # numbers in a set of the first group
-    uint32_t more                   # and how many more in those of each next one
-    uint32_t sets                   # in a group. Their first numbers come first, then their second ones, and so on
+# Sets of numbers, such as logits: group g has `sets` sets of n + g * growth numbers. As operands they come group by group, number
+# i of set k as element i * sets + k of its group; what is computed from them comes set after set.
+cdef struct Sets:
+    uint32_t n
+    uint32_t growth
+    uint32_t sets
     uint32_t groups
 
 
-cdef inline size_t total_of(Sets s) noexcept:
+cdef inline Sets sets_of(Vector z, uint32_t n) noexcept:
+    """What `z` consists of, as groups of one set of `n` each."""
+    return Sets(n, 0, 1, z.n // n)
+
+
+cdef inline size_t count_numbers(Sets s) noexcept:
     """Numbers in all sets."""
-    return <size_t>s.sets * (<size_t>s.groups * s.n + s.more * (<size_t>s.groups * (s.groups - 1) // 2))
+    return <size_t>s.sets * (<size_t>s.groups * s.n + s.growth * (<size_t>s.groups * (s.groups - 1) // 2))
 
 
 cdef uint32_t put_exponentials(Operands z, Sets s) except 0:
@@ -112,7 +119,7 @@ cdef uint32_t put_exponentials(Operands z, Sets s) except 0:
                     top = tape.data[at(of_set, i)]
             put_constant_run(ADD_CONSTANT, of_set, n, -top)
         first += n * s.sets
-        n += s.more
+        n += s.growth
     return put_unary_run(EXP, run(start), first)
 
 
@@ -125,7 +132,7 @@ cdef uint32_t put_sums(uint32_t e, Sets s) except 0:
         for _set in range(s.sets):
             put_sum(run(e), n)
             e += n
-        n += s.more
+        n += s.growth
     return start
 
 
@@ -142,54 +149,43 @@ cdef uint32_t put_softmax(Operands z, Sets s) except 0:
         for _set in range(s.sets):
             put_constant_run(POW_CONSTANT, same(sum), n, -1.0)
             sum += 1
-        n += s.more
-    return put_pair_run(MUL, run(e), run(power), <uint32_t>total_of(s))
+        n += s.growth
+    return put_pair_run(MUL, run(e), run(power), <uint32_t>count_numbers(s))
 
 
 def softmax(logits):
     """Return exp(logits) / sum(exp(logits)), the maximum subtracted first.
 
-    Shape: [n] -> [n], or Rows -> Rows.
+    Shape: [n] -> [n], Rows [rows][n] -> [rows][n].
     Source: microgpt.py; each quotient e / total is e * total**-1, as there.
     """
-    if isinstance(logits, Rows):
-        return new_rows(softmax_of(as_rows(<Rows>logits).vector, (<Rows>logits).n), (<Rows>logits).n)
-    return softmax_of(as_vector(logits), 0)
+    return each_row(softmax_of, logits)
 
 
 cdef Vector softmax_of(Vector z, uint32_t n):
-    """The softmax of each set of `n` logits, of all of them for 0."""
+    """The softmax of each set of `n` logits."""
     cdef Vector result = new_vector()
-    cdef Sets sets
-    sets = sets_of(z, n)
+    cdef Sets sets = sets_of(z, n)
     reserve(tape, 4 * <size_t>z.n + sets.groups)
     settle(result, put_softmax(elements(z, 0), sets), z.n)
     return result
 
 
-cdef inline Sets sets_of(Vector z, uint32_t n) noexcept:
-    """`z` as one set, or as groups of one set of `n` each."""
-    return Sets(z.n, 0, 1, 1) if n == 0 else Sets(n, 0, 1, z.n // n)
-
-
 def rmsnorm(x):
     """Scale `x` to unit root mean square.
 
-    Shape: [n] -> [n], n >= 1, or Rows -> Rows. No learned gain.
+    Shape: [n] -> [n], n >= 1, Rows [rows][n] -> [rows][n]. No learned gain.
     Source: Zhang & Sennrich 2019, without gain; 1e-5 inside the root as in microgpt.py.
     """
-    if isinstance(x, Rows):
-        return new_rows(rmsnorm_of(as_rows(<Rows>x).vector, (<Rows>x).n), (<Rows>x).n)
-    return rmsnorm_of(as_vector(x), 0)
+    return each_row(rmsnorm_of, x)
 
 
 cdef Vector rmsnorm_of(Vector v, uint32_t n):
-    """The rmsnorm of each set of `n` numbers, of all of them for 0."""
+    """The rmsnorm of each set of `n` numbers."""
     cdef Vector result = new_vector()
-    cdef Sets sets
+    cdef Sets sets = sets_of(v, n)
     cdef Operands x
     cdef uint32_t scale, start, k
-    sets = sets_of(v, n)
     reserve(tape, <size_t>v.n + 4 * sets.groups)
     reserve_listed(tape, sets.groups * (2 * <size_t>sets.n + BLOCK_END))
     x = elements(v, 0)
@@ -207,19 +203,22 @@ cdef Vector rmsnorm_of(Vector v, uint32_t n):
 def cross_entropy(logits, target):
     """Return -log softmax(logits)[target], in nats. Only the nodes that the result needs are made.
 
-    Shape: [n], 0 <= target < n -> scalar; Rows and a target for each -> a Vector.
-    Errors: TypeError unless targets are whole numbers; IndexError for one outside; ValueError unless there are as many as Rows,
+    Shape: [n], 0 <= target < n -> scalar; Rows [rows][n] and [rows] targets -> a Vector [rows].
+    Errors: TypeError unless targets are whole numbers; IndexError for one outside; ValueError unless there is one for each row,
     and where the probability underflows to 0, as log raises it.
     """
+    cdef Vector z
     cdef Value result
     cdef uint32_t i
     if isinstance(logits, Rows):
+        if not hasattr(target, "__iter__"):
+            raise TypeError(f"cross_entropy of Rows needs a target for each row, got {type(target).__name__}")
         return cross_entropies(as_rows(<Rows>logits).vector, (<Rows>logits).n, list(target))
-    logits = as_vector(logits)
+    z = as_vector(logits)
     result = new_value()
-    i = checked_target(target, (<Vector>logits).n)
-    reserve(tape, 2 * <size_t>(<Vector>logits).n + 5)
-    anchor(result, put_cross_entropies(elements(<Vector>logits, 0), sets_of(<Vector>logits, 0), &i))
+    i = checked_target(target, z.n)
+    reserve(tape, 2 * <size_t>z.n + 5)
+    anchor(result, put_cross_entropies(elements(z, 0), sets_of(z, z.n), &i))
     return result
 
 
@@ -263,11 +262,22 @@ cdef uint32_t put_cross_entropies(Operands z, Sets s, const uint32_t *target) ex
     return put_constant_run(MUL_CONSTANT, run(p), s.groups, -1.0)
 
 
+cdef struct Attention:
+    uint32_t count                  # queries, which stand at the last of the positions
+    uint32_t time                   # positions
+    uint32_t n                      # length of a query, key or value
+    uint32_t n_head
+    Sets scores                     # a group for each query, a set for each head
+    Operands *keys                  # of each position
+    Operands *values
+
+
 def attention(query, keys, values, Py_ssize_t n_head):
     """Return the values, weighted head by head by softmax(query . key / sqrt(head_dim)).
 
-    Shape: query [n], keys and values [time][n], n_head a divisor of n -> [n], heads one after the other. Of Rows of queries,
-    those of the latest positions, each looks at the keys and values up to its own. Lists of keys and values may hold Rows, too.
+    Shape: query [n], keys and values [time][n], n_head a divisor of n -> [n], heads one after the other. Rows of queries
+    [queries][n] -> [queries][n]: they stand at the last of the positions, and each sees the keys and values up to its own. The
+    lists of keys and values may hold Rows, too.
     Errors: ValueError unless keys and values are as many, at least one for each query, and all of length n.
     Source: Vaswani et al. 2017.
     """
@@ -294,9 +304,9 @@ def attention(query, keys, values, Py_ssize_t n_head):
         raise MemoryError(f"no room for attention over {time} positions")
     a.values = a.keys + time
     try:
-        reserve(tape, 6 * total_of(a.scores) + n_head * a.count + q.n)
+        reserve(tape, 6 * count_numbers(a.scores) + n_head * a.count + q.n)
         reserve_listed(tape, q.n * (2 * time + BLOCK_END) + (
-            total_of(a.scores) * (2 * <size_t>(n // n_head) + BLOCK_END) if q.listed != NULL or any_listed(k) else 0))
+            count_numbers(a.scores) * (2 * <size_t>(n // n_head) + BLOCK_END) if q.listed != NULL or any_listed(k) else 0))
         list_positions(a.keys, k, n)
         list_positions(a.values, v, n)
         settle(result, put_attention(elements(q, 0), &a), q.n)
@@ -324,7 +334,7 @@ cdef list vectors_of(object given, uint32_t n):
     return vectors
 
 
-cdef size_t length_of(list vectors, uint32_t n):
+cdef size_t length_of(list vectors, uint32_t n) noexcept:
     """Number of positions."""
     cdef size_t time = 0
     cdef Vector v
@@ -333,7 +343,7 @@ cdef size_t length_of(list vectors, uint32_t n):
     return time
 
 
-cdef bint any_listed(list vectors):
+cdef bint any_listed(list vectors) noexcept:
     cdef Vector v
     for v in vectors:
         if v.listed != NULL:
@@ -341,7 +351,7 @@ cdef bint any_listed(list vectors):
     return False
 
 
-cdef void list_positions(Operands *position, list vectors, uint32_t n):
+cdef void list_positions(Operands *position, list vectors, uint32_t n) noexcept:
     """Write the elements of each position. Void after the next reserve."""
     cdef Vector v
     cdef uint32_t i
@@ -349,16 +359,6 @@ cdef void list_positions(Operands *position, list vectors, uint32_t n):
         for i in range(v.n // n):
             position[0] = elements(v, i * n)
             position += 1
-
-
-cdef struct Attention:
-    uint32_t count                  # queries, the latest of all positions
-    uint32_t time                   # positions
-    uint32_t n
-    uint32_t n_head
-    Sets scores                     # a group for each query, a set for each head
-    Operands *keys                  # of each position
-    Operands *values
 
 
 cdef uint32_t put_attention(Operands q, const Attention *a) except 0:
@@ -370,7 +370,7 @@ cdef uint32_t put_attention(Operands q, const Attention *a) except 0:
     for i in range(a.count):
         for t in range(time + i):               # key by key, a score for each head
             put_dots(part(q, i * a.n), a.keys[t], head_dim, a.n_head)
-    scores = put_constant_run(MUL_CONSTANT, run(scores), <uint32_t>total_of(a.scores), pow(pow(head_dim, 0.5), -1.0))
+    scores = put_constant_run(MUL_CONSTANT, run(scores), <uint32_t>count_numbers(a.scores), pow(pow(head_dim, 0.5), -1.0))
     weights = put_softmax(run(scores), a.scores)
     start = tape.top
     for _query in range(a.count):

@@ -110,34 +110,32 @@ cdef inline uint32_t count_products(Tape *t, const Run *order, size_t k) noexcep
     that follow each other: at least 1, and 1 for any other run of dots.
     """
     cdef const Run *run = &order[k - 1]
-    cdef const Node *node
-    cdef uint32_t rows = run.count
+    cdef const Node *node = &t.node[run.first]
+    cdef uint32_t end = max(node.a + run.count * node.argument.pair.n, node.argument.pair.b + node.argument.pair.n)
     cdef uint32_t count = 1
-    cdef uint32_t n
-    while count < k and is_product(t, run) and is_product_before(t, run - 1, run):
-        count += 1
+    if not is_product(t, run):
+        return 1
+    while count < k and end <= run[-1].first and is_product_before(t, run - 1, run):
         run -= 1
-    node = &t.node[run.first]
-    n = node.argument.pair.n
-    if is_product(t, run) and node.a + rows * n <= run.first and node.argument.pair.b + count * n <= run.first and apart(
-            node.a, rows * n, node.argument.pair.b, count * n):
-        return count
-    return 1
+        count += 1
+    return count
 
 
 cdef inline bint is_product(Tape *t, const Run *run) noexcept nogil:
-    """Whether a run of dots is the product of a matrix with a vector."""
+    """Whether a run of dots is the product of a matrix with a vector, which have nothing in common."""
     cdef const Node *node = &t.node[run.first]
-    return node[1].a - node.a == node.argument.pair.n and node[1].argument.pair.b == node.argument.pair.b
+    cdef uint32_t n = node.argument.pair.n
+    return node[1].a - node.a == n and node[1].argument.pair.b == node.argument.pair.b and apart(
+        node.a, run.count * n, node.argument.pair.b, n)
 
 
 cdef inline bint is_product_before(Tape *t, const Run *run, const Run *next) noexcept nogil:
-    """Whether `run` are as many dots with the same rows as `next`, a product, and its vector just before that of `next`."""
+    """Whether `run` is the product of the matrix of `next` with the vector just before that of `next`."""
     cdef const Node *node = &t.node[run.first]
     cdef const Node *after = &t.node[next.first]
     return (node.op == DOT and run.count == next.count and run.first + run.count == next.first and node.a == after.a
             and node.argument.pair.n == after.argument.pair.n
-            and node.argument.pair.b + node.argument.pair.n == after.argument.pair.b)
+            and node.argument.pair.b + node.argument.pair.n == after.argument.pair.b and is_product(t, run))
 
 
 cdef int zero_grad(Tape *t, uint32_t root) except -1:

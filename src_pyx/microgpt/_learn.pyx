@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memset
 
 from microgpt._recall cimport (
-    MOVES, NONE, Listed, Part, Run, Shape, Span, add_shape, extent, free_shape, listed_operands, step_a, step_b
+    MOVES, NONE, Listed, Part, Run, Shape, Span, add_shape, begin_shape, extent, free_shape, listed_operands, step_a, step_b
 )
 from microgpt._tape cimport CUSTOM, DOT, LAST_BINARY, LAST_UNARY, LEAF, SUM, Node, Tape
 
@@ -18,9 +18,9 @@ cdef extern from "kernels.h" nogil:
     void node_step(uint64_t *step, const void *before, const void *after)
 
 cdef enum:
-    MOST_NODES = 1 << 20            # of a shape
-    MOST_LINKS = 1 << 22
-    MOST_LISTED = 1 << 18           # operands in the pool
+    MOST_NODES = 1 << 22            # of a shape
+    MOST_LINKS = 1 << 24
+    MOST_LISTED = 1 << 23           # operands in the pool
 
 cdef uint32_t HEAD = UINT32_MAX - 1     # in place of `waits`: done, and the last node of its run
 cdef uint32_t USED = UINT32_MAX - 1     # in place of `last`: an operand that is not of the shape
@@ -56,6 +56,7 @@ cdef void learn(Tape *t, uint32_t start, uint32_t n, size_t size, const Run *ord
     """
     cdef Draft d
     cdef uint32_t k
+    begin_shape()
     memset(&d, 0, sizeof(Draft))
     if list_nodes(t, &d, order, runs):
         find_units(t, &d)
@@ -254,7 +255,7 @@ cdef inline uint32_t add_link(Draft *d, uint32_t links, uint32_t then) noexcept:
 
 cdef void arrange_runs(Tape *t, Draft *d) noexcept:
     """Fill `rank` from its end with the nodes as backward may come to them: while it can it goes on to the node below, if that
-    is alike, else to the highest of those that wait for none. Where leaves are used, such as rows for tokens, it goes on only as
+    is alike, else to the highest of those that wait for none. Where only leaves are used, such as rows for tokens, it goes on as
     the search did: that two of them follow each other on the tape may be chance.
     """
     cdef uint32_t i, k, id, then
@@ -268,7 +269,7 @@ cdef void arrange_runs(Tape *t, Draft *d) noexcept:
     while done < d.nodes:
         id = d.id[i] - 1 if i != NONE else 0
         if i != NONE and highest < id and d.place[id] != 0 and d.waits[d.place[id] - 1] == 0 and goes_on(t, head, id) and (
-                d.place[id] == i or not uses_leaves(t, id)):
+                d.place[id] == i or not uses_leaves_only(t, id)):
             i = d.place[id] - 1
         else:
             i = pop(d)
@@ -288,8 +289,8 @@ cdef void arrange_runs(Tape *t, Draft *d) noexcept:
                 push(d, then)
 
 
-cdef bint uses_leaves(Tape *t, uint32_t id) noexcept:
-    """Whether the operands of a node begin with leaves."""
+cdef bint uses_leaves_only(Tape *t, uint32_t id) noexcept:
+    """Whether the operands of a node are leaves, judged by the first of each span and by the first two that are listed."""
     cdef const Node *node = &t.node[id]
     cdef uint32_t k
     for k in range(min(2, span_count(node))):

@@ -2,10 +2,10 @@
 
 cimport cython
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t
 
 from microgpt._runs cimport Operands, put_products, run
-from microgpt._tape cimport BLOCK_END, LIVE, Tape, anchor, put_leaf, reserve, reserve_listed, tape
+from microgpt._tape cimport ABS, BLOCK_END, LIVE, Tape, anchor, put_leaf, reserve, reserve_listed, tape
 from microgpt._value cimport as_number
 from microgpt._vector cimport (
     MINUS, OVER, PLUS, POWER, TIMES, Arithmetic, Vector, apply, arithmetic, as_vector, elements, new_vector, numbers, part_of,
@@ -31,6 +31,15 @@ cdef inline uint32_t count_of(Rows rows) noexcept:
     return rows.vector.n // rows.n
 
 
+cdef object each_row(Vector (*function)(Vector, uint32_t), object x):
+    """Return `function` of a Vector or list and its length, or of what Rows consist of and the length of one."""
+    cdef Vector v
+    if isinstance(x, Rows):
+        return new_rows(function(as_rows(<Rows>x).vector, (<Rows>x).n), (<Rows>x).n)
+    v = as_vector(x)
+    return function(v, v.n)
+
+
 cdef object apply_to_any(uint8_t op, object x):
     """Return `op` of a Value, or of each element of a Vector, list or Rows."""
     if isinstance(x, Rows):
@@ -46,11 +55,13 @@ cdef object arithmetic_of_rows(Arithmetic how, Rows rows, object other, bint ref
             raise ValueError(f"elementwise operations need Rows of one shape, got {rows.shape} and {other.shape}")
         other = (<Rows>other).vector
     elif isinstance(other, (Vector, list, tuple)):
-        return NotImplemented
+        raise TypeError(f"elementwise operations of Rows need Rows of their shape, a Value or a number, got "
+                        f"{type(other).__name__}: write Rows([row + v for row in rows])")
     result = arithmetic(how, rows.vector, other, reflected)
     return result if result is NotImplemented else new_rows(result, rows.n)
 
 
+# It refers to a Vector alone, which refers to no object, so that no cycle goes through it. A step makes some 15, kept for reuse.
 @cython.no_gc
 @cython.freelist(32)
 cdef class Rows:
@@ -93,11 +104,12 @@ cdef class Rows:
             yield self[i]
 
     def __getitem__(self, index):
-        """Return row `index`, a Vector of the same nodes, or Rows of the same nodes for a slice."""
+        """Return row `index`, a Vector of the same nodes, or Rows of the same nodes for a list of numbers or a slice."""
         cdef uint32_t i
-        if isinstance(index, slice):
-            return Rows([self[i] for i in range(len(self))[index]])
-        i = checked_index(index, len(self), "Rows")
+        chosen = row_numbers(index, len(self), "Rows")
+        if chosen is not None:
+            return new_rows(part_of(self.vector, [i * self.n + k for i in chosen for k in range(self.n)]), self.n)
+        i = row_number(index, len(self), "Rows")
         return part_of(self.vector, range(i * self.n, (i + 1) * self.n))
 
     @property
@@ -107,8 +119,14 @@ cdef class Rows:
 
     @property
     def grad(self):
-        """The gradients, a list of rows of floats."""
+        """The gradients, a list of rows of floats. Settable."""
         return [row.grad for row in self]
+
+    @grad.setter
+    def grad(self, grad):
+        cdef list rows = rows_of_numbers(grad, len(self), self.n, "Rows")
+        for row, values in zip(self, rows):
+            row.grad = values
 
     def __reduce__(self):
         raise TypeError("Rows are a view and cannot be copied or pickled: take rows.data, or copy their Values or Matrix")
@@ -149,17 +167,40 @@ cdef class Rows:
     def __neg__(self):
         return arithmetic_of_rows(TIMES, self, -1.0, False)
 
+    def __abs__(self):
+        return apply_to_any(ABS, self)
+
     __array_ufunc__ = None          # numpy leaves operators to this class, it does not take it for a sequence
 
 
-cdef uint32_t checked_index(object index, Py_ssize_t count, str what) except? 0:
-    """Return the number of a row, counted from the end where it is negative."""
+cdef uint32_t row_number(object index, Py_ssize_t count, str what) except? 0:
+    """Return the number of a row, which may be counted from the end."""
     cdef Py_ssize_t i = index
     if i < 0:
         i += count
     if not 0 <= i < count:
         raise IndexError(f"row {index} is out of range for {what} of {count} rows")
     return <uint32_t>i
+
+
+cdef list row_numbers(object index, Py_ssize_t count, str what):
+    """Return the numbers of the rows that a list, tuple, range or slice asks for, None for another index."""
+    if isinstance(index, slice):
+        index = range(count)[index]
+    elif not isinstance(index, (list, tuple, range)):
+        return None
+    chosen = [row_number(i, count, what) for i in list(index)]
+    if not chosen:
+        raise ValueError(f"Rows are one row at least, of {what} of {count} none was asked for")
+    return chosen
+
+
+cdef list rows_of_numbers(object given, Py_ssize_t count, uint32_t n, str what):
+    """Return `given` as one list of floats per row."""
+    cdef list rows = [numbers(row, n) for row in given]
+    if len(rows) != count:
+        raise ValueError(f"{what} of {count} rows need {count} rows, got {len(rows)}")
+    return rows
 
 
 cdef class Matrix(Handle):
@@ -214,39 +255,37 @@ cdef class Matrix(Handle):
     def __getitem__(self, index):
         """Return row `index`, a Vector of the same leaves, or Rows of the same leaves for a list of numbers or a slice."""
         cdef Vector row
-        if isinstance(index, slice):
-            return self.gather(range(self.rows)[index])
-        if isinstance(index, (list, tuple, range)):
-            return self.gather(index)
+        chosen = row_numbers(index, self.rows, "a Matrix")
+        if chosen is not None:
+            return self.gather(chosen)
         row = new_vector()
-        settle(row, self.start + checked_index(index, self.rows, "a Matrix") * self.columns, self.columns)
+        settle(row, self.start + row_number(index, self.rows, "a Matrix") * self.columns, self.columns)
         return row
 
-    cdef Rows gather(self, object indices):
-        """Return Rows of the rows numbered `indices`."""
-        cdef Vector vector = new_vector()
-        cdef Py_ssize_t count = len(indices)
+    cdef Rows gather(self, list chosen):
+        """Return Rows of these rows, of which there are some and all in range."""
+        cdef Vector vector
+        cdef size_t count = len(chosen)
         cdef uint32_t n = self.columns
         cdef uint32_t first, i
-        cdef Py_ssize_t k = 0
+        cdef uint32_t k = 0
         cdef uint32_t *ids
-        if count == 0:
-            raise ValueError("Rows of a Matrix are one row at least, none was asked for")
+        if count > UINT32_MAX // n:
+            raise ValueError(f"{count} rows of {n} are too many for Rows")
+        vector = new_vector()
         ids = <uint32_t *>PyMem_Malloc(count * n * sizeof(uint32_t))    # freed below
         if ids == NULL:
             raise MemoryError(f"no room for {count} rows of a Matrix")
         try:
-            for index in indices[:count]:
-                ids[k * n] = checked_index(index, self.rows, "a Matrix")
-                k += 1
-            for k in range(count):                  # now that no code of others can run, which might move nodes
-                first = self.start + ids[k * n] * n
-                for i in range(n):
-                    ids[k * n + i] = first + i
-            settle_listed(vector, Operands(0, 0, ids), <uint32_t>count * n)
+            for number in chosen:
+                first = self.start + <uint32_t>number * n
+                for i in range(first, first + n):
+                    ids[k] = i
+                    k += 1
+            settle_listed(vector, Operands(0, 0, ids), k)
         finally:
             PyMem_Free(ids)
-        return new_rows(vector, self.columns)
+        return new_rows(vector, n)
 
     @property
     def data(self):
@@ -255,7 +294,7 @@ cdef class Matrix(Handle):
 
     @data.setter
     def data(self, data):
-        cdef list rows = self.rows_of(data)
+        cdef list rows = rows_of_numbers(data, self.rows, self.columns, "a Matrix")
         write_leaves(run(self.start), [item for row in rows for item in row])
 
     @property
@@ -265,16 +304,9 @@ cdef class Matrix(Handle):
 
     @grad.setter
     def grad(self, grad):
-        cdef list rows = self.rows_of(grad)
+        cdef list rows = rows_of_numbers(grad, self.rows, self.columns, "a Matrix")
         for row, values in zip(self, rows):
             row.grad = values
-
-    cdef list rows_of(self, object given):
-        """Return `given` as one list of floats per row."""
-        cdef list rows = [numbers(row, self.columns) for row in given]
-        if <size_t>len(rows) != self.rows:
-            raise ValueError(f"a Matrix of {self.rows} rows needs {self.rows} rows, got {len(rows)}")
-        return rows
 
     def __reduce__(self):
         """Copy and pickle the leaves with their gradients."""
@@ -291,16 +323,18 @@ cdef class Matrix(Handle):
 
         Of Rows: the same for each of them.
         """
+        cdef Vector v
         if isinstance(x, Rows):
             return new_rows(self.products(as_rows(<Rows>x).vector, (<Rows>x).n), self.rows)
-        return self.products(as_vector(x), 0) if isinstance(x, (Vector, list, tuple)) else NotImplemented
+        if not isinstance(x, (Vector, list, tuple)):
+            return NotImplemented
+        v = as_vector(x)
+        return self.products(v, v.n)
 
     cdef Vector products(self, Vector x, uint32_t n):
-        """The products with the vectors of length `n` that `x` consists of; 0 for the whole of it."""
+        """The products with the vectors of length `n` that `x` consists of."""
         cdef Vector result = new_vector()
-        cdef uint32_t count
-        n = n if n != 0 else x.n
-        count = x.n // n
+        cdef uint32_t count = x.n // n
         if n != self.columns:
             raise ValueError(f"a Matrix of {self.columns} columns needs a vector of {self.columns}, got {n}")
         reserve(tape, <size_t>self.rows * count)

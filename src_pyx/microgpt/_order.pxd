@@ -25,14 +25,15 @@ cdef struct Search:                 # its arrays are owned here and freed by `fr
     size_t watched                  # depth of the dot whose span is a shape to be, 0 for none
     size_t before                   # length of `order` when the search came to it
     uint32_t span                   # the first of its operands
-    size_t size                     # of what is found there, for the count of its sights
+    size_t size                     # by which its sights are counted: the nodes below; of a bundle those from it to the top
     bint node_by_node               # whether its shape is learnt: then in the plain order
 
     bint recalls                    # whether shapes are looked for at all
-    bint bundle                     # whether the span of the next dot may be taken together with those that follow it
+    bint bundle                     # whether the span of the next dot may be bundled with those that follow it
     uint32_t bundled                # how many operands were, 0 if none
     uint32_t width                  # of each span of them
-    size_t tail                     # length of `order` up to what came after them
+    uint32_t shape                  # number of the shape of what is below them
+    size_t tail                     # length of `order` with that, which begins what came after it
 
 cdef Search search
 

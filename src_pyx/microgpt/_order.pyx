@@ -13,6 +13,12 @@ the reference. Leaves and seen spans cost one look at eight marks.
 Nodes that follow each other on the tape and differ only by a step in their operands, such as those of an elementwise operation
 or of the rows of a matrix, enter the order as one run, and backward goes through them in one loop (`take`). What a search finds
 below a dot is recalled by the next ones (_recall.pyx, _learn.pyx).
+
+The spans that the positions of a text end in follow each other. They are bundled: taken together, as if one sum used them all, so
+that what is below all of them is one shape. The search would go from each to the next through the nodes above them. So once the
+order is there, `stands_before` looks whether these nodes use anything that the shape has or uses, and whether the order, which
+is the search's own from there on, comes to one span after the other; else the search is made again without a bundle. Where these
+nodes are cross entropies (_entropies.pyx), nothing is left to look at.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -23,7 +29,10 @@ from libc.string cimport memset
 from microgpt._entropies cimport take_cross_entropies
 from microgpt._learn cimport learn
 from microgpt._ops cimport apart
-from microgpt._recall cimport Span, begin_recall, count_sight, give_up_bundle, may_bundle, recall, stands_before
+from microgpt._recall cimport (
+    Span, begin_recall, count_sight, give_up_bundle, is_worth_a_shape, latest_shape, may_bundle, recall, stands_before,
+    was_learnt_in_vain
+)
 from microgpt._tape cimport (
     CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, SEEN, SUM, UNSEEN, Node, Tape, reallocate
 )
@@ -286,8 +295,6 @@ cdef inline void mark(Tape *t, uint32_t i, uint32_t low, uint32_t high, uint8_t 
 cdef size_t recall_or_watch(Tape *t, const Node *dot, uint32_t child) noexcept nogil:
     """Add all that is below the span of the `dot` that begins with `child`, if it is UNSEEN as a whole, beside SEEN operands, and
     has a shape known from other searches; else watch what is found there. Return the number of nodes added.
-
-    Where other spans follow that are alike, such as those of other positions of a text, all of them are taken together.
     """
     cdef uint32_t n = dot.argument.pair.n
     cdef uint32_t beside = dot.a if child != dot.a else dot.argument.pair.b
@@ -300,20 +307,34 @@ cdef size_t recall_or_watch(Tape *t, const Node *dot, uint32_t child) noexcept n
         search.bundle = False
         all = alike(t, child, <uint32_t>(dot - t.node) - child) // n * n
         if all > n and may_bundle(all, t.top - child):
-            search.recalls = False      # nothing else: what is below each span alone would be many shapes
-            search.span = child
-            search.width = n
-            search.size = t.top - child
-            search.length += recall(t, child, all, Span(0, 0), &search.order[search.length], &nodes)
-            if nodes > 0:
-                search.bundled = all
-                search.tail = search.length
-            elif count_sight(all, search.size):
-                descend_bundle(t, child, all)
+            nodes = recall_bundle(t, child, n, all)
+        if not search.recalls:
             return nodes
     search.length += recall(t, child, n, Span(beside, n if beside != child else 0), &search.order[search.length], &nodes)
     if nodes == 0:
         watch(child)
+    return nodes
+
+
+cdef size_t recall_bundle(Tape *t, uint32_t start, uint32_t width, uint32_t n) noexcept nogil:
+    """Add all that is below the spans [start, start + n) of several dots, if their shape is known; learn it, if it is time to.
+    Else look for none at the first sight: what is below each span alone would be many shapes.
+    """
+    cdef size_t nodes = 0
+    search.span = start
+    search.width = width
+    search.size = t.top - start
+    search.length += recall(t, start, n, Span(0, 0), &search.order[search.length], &nodes)
+    if nodes > 0:
+        search.bundled = n
+        search.recalls = False
+        begin_tail()
+    elif count_sight(n, search.size):
+        search.bundled = n
+        search.recalls = False
+        descend_bundle(t, start, n)
+    else:
+        search.recalls = was_learnt_in_vain(n, search.size)
     return nodes
 
 
@@ -324,8 +345,16 @@ cdef inline void watch(uint32_t span) noexcept nogil:
     search.span = span
 
 
+cdef inline void begin_tail() noexcept nogil:
+    search.shape = latest_shape()
+    search.tail = search.length
+
+
 cdef void descend_bundle(Tape *t, uint32_t start, uint32_t n) noexcept nogil:
-    """Go on with the operands [start, start + n) of several dots, as those of one sum, to learn their shape."""
+    """Go on with the operands [start, start + n) of several dots, as those of one sum, to learn their shape.
+
+    The sum is put at id 0, which is no node: no other has it as an operand, and nothing else reads it.
+    """
     t.node[BUNDLE].op = SUM
     t.node[BUNDLE].a = start
     t.node[BUNDLE].argument.pair.n = n
@@ -334,17 +363,18 @@ cdef void descend_bundle(Tape *t, uint32_t start, uint32_t n) noexcept nogil:
     search.depth += 1
     watch(start)
     search.node_by_node = True
-    search.bundled = n
 
 
 cdef void ascend_bundle(Tape *t) noexcept nogil:
+    """Leave the bundle, which is no part of the order."""
     search.depth -= 1
     mark(t, BUNDLE, 0, path(search.depth).next, SEEN)
-    search.tail = search.length
+    begin_tail()
     end_bundle(t)
 
 
 cdef void end_bundle(Tape *t) noexcept nogil:
+    """Let id 0 be as it was, also where the search was interrupted or given up."""
     t.node[BUNDLE].op = LEAF
     t.seen[BUNDLE] = SEEN
 
@@ -362,7 +392,7 @@ cdef bint end_watch(Tape *t, Step *step) noexcept:
     search.size = 0
     for k in range(search.before, search.length):
         search.size += search.order[k].count
-    if not count_sight(n, search.size):
+    if not is_worth_a_shape(search.size) or not count_sight(n, search.size):
         stop_watch()
         return False
     mark(t, step.id, 0, step.next, SEEN)
@@ -440,7 +470,7 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
             child = second(t, i, k)
         if t.seen[child] == OPEN:
             return False
-        if op == SUM and k == 0 and not split and search.watched == 0:
+        if op == SUM and k == 0 and not split and search.watched == 0 and search.bundled == 0:
             search.length += take_cross_entropies(t, child, node.argument.pair.n, &search.order[search.length], &taken)
             turns += taken
             if taken > 0:
@@ -494,7 +524,8 @@ cdef int arrange(Tape *t, uint32_t root) except -1:
     begin_recall()
     ordered = visit(t, root, False)
     if search.bundled != 0:
-        if ordered and stands_before(t, search.span, search.width, &search.order[search.tail], search.length - search.tail):
+        if ordered and stands_before(
+                t, search.shape, search.span, search.width, &search.order[search.tail], search.length - search.tail):
             return 0
         give_up_bundle(search.bundled, search.size)
         forget(t)
@@ -515,4 +546,4 @@ cdef void free_large() noexcept:
     if search.room > LARGE:
         free(search.order)
         free(search.segment)
-        search = Search(NULL, NULL, 0, 0, FIRST_TRY, 0, 0, 0, 0, 0, 0, False, False, False, 0, 0, 0)
+        memset(&search, 0, sizeof(Search))

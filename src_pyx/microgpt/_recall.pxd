@@ -48,7 +48,7 @@ cdef struct Shape:                  # owner of its arrays, until it is forgotten
     uint32_t outside_length
     uint32_t leaves_length
     uint32_t listed_length
-    uint32_t size                   # by which its sights are counted
+    uint32_t size                   # by which its sights are counted, as in Search
     Part *part                      # in the order of the search
     Span *inside                    # its nodes, by their distance
     Span *outside                   # computed nodes that are operands, by their distance
@@ -56,11 +56,15 @@ cdef struct Shape:                  # owner of its arrays, until it is forgotten
     Listed *listed
 
 cdef void begin_recall() noexcept nogil
+cdef void begin_shape() noexcept nogil
 cdef size_t recall(Tape *t, uint32_t start, uint32_t n, Span beside, Run *order, size_t *nodes) noexcept nogil
-cdef bint stands_before(Tape *t, uint32_t start, uint32_t width, const Run *tail, size_t length) noexcept nogil
+cdef uint32_t latest_shape() noexcept nogil
+cdef bint stands_before(Tape *t, uint32_t k, uint32_t start, uint32_t width, const Run *tail, size_t length) noexcept nogil
+cdef bint is_worth_a_shape(size_t nodes) noexcept nogil
+cdef bint was_learnt_in_vain(uint32_t n, size_t size) noexcept nogil
 cdef bint may_bundle(uint32_t n, size_t size) noexcept nogil
 cdef void give_up_bundle(uint32_t n, size_t size) noexcept nogil
-cdef bint count_sight(uint32_t n, size_t nodes) noexcept nogil
+cdef bint count_sight(uint32_t n, size_t size) noexcept nogil
 cdef void add_shape(Shape *shape) noexcept
 cdef void free_shape(Shape *shape) noexcept
 

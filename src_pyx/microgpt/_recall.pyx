@@ -20,9 +20,9 @@ cdef extern from "kernels.h" nogil:
 
 cdef enum:
     FEWEST = 32                     # nodes of a shape; fewer are searched as quickly
-    MOST = 1 << 16
+    MOST = 1 << 20
     MOST_SHAPES = 1 << 12           # at the next one all are forgotten
-    MOST_BYTES = 1 << 24
+    MOST_BYTES = 1 << 26
     SIGHTS_BITS = 10
     TRIES = 1 << 8                  # shapes that one search looks at where another one than expected is there
 
@@ -32,8 +32,8 @@ cdef struct Sight:
     uint32_t key
     uint32_t times                  # that a shape like this was met since the last one was learnt
     uint32_t wait                   # that must pass
-    uint32_t given_up               # how often a bundle of this size is not made any more,
-    uint32_t pause                  # after the last one that was given up
+    uint32_t skip                   # bundles of this size not to be made yet,
+    uint32_t skipped                # and how many that were the last time
 
 cdef Shape *shapes = NULL           # owned here, for the life of the process; `forget_shapes` empties it
 cdef uint32_t shape_count = 0
@@ -44,7 +44,7 @@ cdef uint32_t expected = 0          # the shape that is tried first
 cdef uint32_t previous = NONE       # the last one recalled in this search
 cdef uint32_t cursor = 0            # the shape that is tried next where the expected one is not there
 cdef uint32_t tries = 0             # how many more, in this search
-cdef uint32_t latest = NONE         # the last one recalled or learnt in this search
+cdef uint32_t latest = NONE         # `latest_shape`
 cdef size_t recalled = 0            # nodes, ever
 cdef size_t fewest = FEWEST
 
@@ -55,6 +55,12 @@ cdef void begin_recall() noexcept nogil:
     expected = opening
     previous = latest = NONE
     tries = TRIES
+
+
+cdef void begin_shape() noexcept nogil:
+    """Start to learn a shape, which is the latest one if `add_shape` is called."""
+    global latest
+    latest = NONE
 
 
 cdef size_t recall(Tape *t, uint32_t start, uint32_t n, Span beside, Run *order, size_t *nodes) noexcept nogil:
@@ -197,26 +203,31 @@ cdef bint loose_fit(Tape *t, const Shape *shape, uint32_t learnt, uint32_t first
             and (first == learnt or apart_from_all(first, size, shape.leaves, shape.leaves_length, 0)))
 
 
-cdef bint stands_before(Tape *t, uint32_t start, uint32_t width, const Run *tail, size_t length) noexcept nogil:
-    """Whether the search could come to the whole span from `start` of the latest shape at once, though the dots of the order's
-    `tail` use it part by part, `width` operands each.
+cdef uint32_t latest_shape() noexcept nogil:
+    """Return the number of the shape recalled or learnt last, NONE if it could not be learnt."""
+    return latest
+
+
+cdef bint stands_before(Tape *t, uint32_t k, uint32_t start, uint32_t width, const Run *tail, size_t length) noexcept nogil:
+    """Whether the search could come to the whole span from `start` of shape `k` at once, though the dots of the order's `tail`
+    use it part by part, `width` operands each.
 
     It would find these parts one after the other, with other nodes of the tail in between. So nothing in the tail may use
     operands that the shape has, and the parts must be used in turn, all of them, by dots that lead nowhere else.
     """
     cdef const Shape *shape
     cdef Span loose
-    cdef size_t k
+    cdef size_t i
     cdef uint32_t lowest = NONE
     cdef uint32_t reached = start + width
-    if latest == NONE:
+    if k == NONE:
         return False
-    shape = &shapes[latest]
+    shape = &shapes[k]
     loose = loose_operands(t, shape, start)
-    for k in range(length):
-        lowest = min(lowest, tail[k].first)
-    for k in range(length):
-        if not run_stands_before(t, shape, loose, start, width, &tail[k], lowest, &reached):
+    for i in range(length):
+        lowest = min(lowest, tail[i].first)
+    for i in range(length):
+        if not run_stands_before(t, shape, loose, start, width, &tail[i], lowest, &reached):
             return False
     return reached == start + shape.n
 
@@ -284,19 +295,21 @@ cdef inline Sight *sight_of(uint32_t n, size_t nodes) noexcept nogil:
     cdef Sight *sight = &sights[(key * MULTIPLIER) >> (32 - SIGHTS_BITS)]
     if sight.key != key:
         sight.key = key
-        sight.times = sight.given_up = sight.pause = 0
+        sight.times = sight.skip = sight.skipped = 0
         sight.wait = 1
     return sight
 
 
-cdef bint count_sight(uint32_t n, size_t nodes) noexcept nogil:
+cdef bint is_worth_a_shape(size_t nodes) noexcept nogil:
+    """Whether so many nodes are better recalled than searched."""
+    return fewest <= nodes <= MOST
+
+
+cdef bint count_sight(uint32_t n, size_t size) noexcept nogil:
     """Return whether to learn what was found below a span of length `n`: the second time, and then less and less often until
     a shape of this size is recalled. Graphs of one size and many shapes would else be learnt in vain, over and over.
     """
-    cdef Sight *sight
-    if nodes < fewest or nodes > MOST:
-        return False
-    sight = sight_of(n, nodes)
+    cdef Sight *sight = sight_of(n, size)
     sight.times += 1
     if sight.times <= sight.wait:
         return False
@@ -305,20 +318,25 @@ cdef bint count_sight(uint32_t n, size_t nodes) noexcept nogil:
     return True
 
 
+cdef bint was_learnt_in_vain(uint32_t n, size_t size) noexcept nogil:
+    """Whether shapes of this size were learnt since one was recalled last."""
+    return sight_of(n, size).wait > 1
+
+
 cdef bint may_bundle(uint32_t n, size_t size) noexcept nogil:
     """Return whether to take `n` operands of several dots together."""
     cdef Sight *sight = sight_of(n, size)
-    if sight.given_up == 0:
+    if sight.skip == 0:
         return True
-    sight.given_up -= 1
+    sight.skip -= 1
     return False
 
 
 cdef void give_up_bundle(uint32_t n, size_t size) noexcept nogil:
-    """Make no bundle of this size for a while, which doubles each time."""
+    """Make no bundle of this size for a while, twice as long as the last time."""
     cdef Sight *sight = sight_of(n, size)
-    sight.pause = min(2 * sight.pause + 1, <uint32_t>1 << 20)
-    sight.given_up = sight.pause
+    sight.skipped = min(2 * sight.skipped + 1, <uint32_t>1 << 20)
+    sight.skip = sight.skipped
 
 
 cdef void add_shape(Shape *shape) noexcept:

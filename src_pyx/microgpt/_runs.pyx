@@ -2,9 +2,9 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from microgpt._ops cimport evaluate
+from microgpt._ops cimport evaluate, exp_value
 from microgpt._tape cimport (
-    ADD, ADD_CONSTANT, DOT, DOT_LISTED, MUL, MUL_CONSTANT, RELU, SUM, SUM_LISTED, Argument, Node, block_length, end_block,
+    ADD, ADD_CONSTANT, DOT, DOT_LISTED, EXP, MUL, MUL_CONSTANT, RELU, SUM, SUM_LISTED, Argument, Node, block_length, end_block,
     put_block, put_pair, tape
 )
 from microgpt._vectors cimport chosen
@@ -53,6 +53,9 @@ cdef uint32_t put_constant_run(uint8_t op, Operands x, uint32_t n, double k) exc
             result[i] = data[x.start + i] * k
     elif op == RELU:
         relu_run(result, &data[x.start], n)
+    elif op == EXP:
+        for i in range(n):
+            result[i] = exp_value(data[x.start + i])
     else:
         for i in range(n):
             result[i] = evaluate(op, data[x.start + i], k)
@@ -145,6 +148,7 @@ cdef uint32_t put_mixture(uint32_t weights, const Operands *rows, uint32_t count
     """
     cdef uint32_t start = tape.top
     cdef double *result = &tape.data[start]
+    cdef const double *row
     cdef double weight
     cdef uint32_t length = <uint32_t>block_length(2 * <size_t>count)
     cdef uint32_t block = <uint32_t>tape.pool_top
@@ -156,8 +160,13 @@ cdef uint32_t put_mixture(uint32_t weights, const Operands *rows, uint32_t count
             result[j] = 0.0
         for i in range(count):
             weight = tape.data[weights + i]
-            for j in range(first, first + width):
-                result[j] += weight * tape.data[at(rows[i], j)]
+            if rows[i].listed == NULL:
+                row = &tape.data[rows[i].start]
+                for j in range(first, first + width):
+                    result[j] += weight * row[j]
+            else:
+                for j in range(first, first + width):
+                    result[j] += weight * tape.data[rows[i].listed[j]]
         for j in range(first, first + width):
             for i in range(count):
                 listed[2 * i] = weights + i

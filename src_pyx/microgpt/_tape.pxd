@@ -86,6 +86,8 @@ cdef struct Tape:
     uint32_t top                    # first free id; nodes live in [1, top)
     uint32_t capacity               # ids that fit into the arrays
     uint32_t cleared                # the handles of [top, cleared) are NULL
+    uint32_t floor                  # what the last rewind left; the nodes from here on are young
+    uint32_t young                  # handles anchored at young nodes
 
     uint32_t *pool                  # operands listed one by one: a block per node (put_block)
     size_t pool_top                 # first free word
@@ -126,6 +128,7 @@ cdef inline void anchor_new(Handle handle, uint32_t id) noexcept:
     """Let the new `handle` stop every rewind below `id`, which was put just now and has no handle yet."""
     handle.id = id
     tape.handle[id] = <PyObject *>handle
+    tape.young += id >= tape.floor
 
 
 cdef inline void anchor(Handle handle, uint32_t id) noexcept:
@@ -141,13 +144,14 @@ cdef inline void detach(Handle handle) noexcept:
     if handle.id == 0:
         rewind(tape)       # the op that was to fill it failed: its nodes go with it
         return
+    tape.young -= handle.id >= tape.floor
     if handle.next != NULL:
         (<Handle>handle.next).previous = handle.previous
     if handle.previous != NULL:
         (<Handle>handle.previous).next = handle.next
         return
     tape.handle[handle.id] = handle.next
-    if handle.next == NULL and handle.id == tape.top - 1:
+    if handle.next == NULL and (handle.id == tape.top - 1 or (tape.young == 0 and handle.id >= tape.floor)):
         rewind(tape)
 
 

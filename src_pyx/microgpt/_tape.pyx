@@ -163,9 +163,9 @@ cdef void rewind(Tape *t) noexcept:
 
     Children are below their parents, so no handle can reach them. A training step written as a function, a temporary
     of an expression and an op that failed half-way all end here, and the next op reuses the same, cache-warm memory.
-    Cost: one look per dropped node.
+    Cost: one look per dropped node, none at those above the last rewind's end if no handle is there.
     """
-    cdef uint32_t top = t.top
+    cdef uint32_t top = t.top if t.young > 0 else t.floor
     cdef PyObject **handle = t.handle
     cdef bint rewritten = False
     while top > 8 and eight_without_handle(t, top - 8):
@@ -173,7 +173,8 @@ cdef void rewind(Tape *t) noexcept:
     while top > 1 and handle[top - 1] == NULL:
         top -= 1
     t.peak = max(t.peak, t.top)
-    t.top = top
+    t.top = t.floor = top
+    t.young = 0
     t.pool_top = pool_end(t, top)
     # The nodes that survive are older than every write made above the new top.
     while t.writes > 0 and t.write_top[t.writes - 1] > top:
@@ -282,6 +283,7 @@ cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
             t.write_top[writes] = i
             writes += 1
     t.writes = writes
+    t.floor = moved[t.floor]
     t.run_start = moved[min(t.run_start, t.top)]
     t.run_end = moved[min(t.run_end, t.top)]
     t.pool_top = pool_top
@@ -388,6 +390,7 @@ cdef int start() except -1:
         raise MemoryError("no memory for a tape")
     clear_handles(tape, 1)
     put_leaf(tape, float("nan"))    # id 0 means no node
+    tape.floor = 1
     return 0
 
 

@@ -321,7 +321,7 @@ cdef class Vector(Handle):
 
 
 cdef Vector part_of(Vector v, object indices):
-    """Return a Vector of the elements of `v` numbered `indices`, a range."""
+    """Return a Vector of the elements of `v` numbered `indices`, a range or a list of numbers."""
     cdef Vector part = new_vector()
     cdef Operands x = elements(v, 0)
     cdef uint32_t n = <uint32_t>len(indices)
@@ -329,7 +329,7 @@ cdef Vector part_of(Vector v, object indices):
     cdef uint32_t *ids
     if n == 0:
         raise ValueError(f"a slice of a Vector needs at least one element, this one of {v.n} is empty")
-    if v.listed == NULL and indices.step == 1:
+    if v.listed == NULL and isinstance(indices, range) and indices.step == 1:
         settle(part, at(x, <uint32_t>indices[0]), n)
         return part
     ids = <uint32_t *>PyMem_Malloc(n * sizeof(uint32_t))        # freed below
