@@ -28,7 +28,7 @@ typedef double quad __attribute__((vector_size(32), aligned(8), may_alias));
 #define FOUR(x) ((quad){x, x, x, x})
 
 /* Loaded into a register once: gcc would read it from memory for each use, which makes `add_rows` a fifth slower. */
-#if defined(__x86_64__) && defined(__OPTIMIZE__)
+#if defined(__x86_64__) && defined(__OPTIMIZE__) && !defined(__clang__)
 #define LOAD_ONCE(x) __asm__("" : "+x"(x))
 #else
 #define LOAD_ONCE(x) (void)(x)
