@@ -168,8 +168,9 @@ def run(rounds: int, *, full: bool = False) -> dict[str, Any]:
     rounds, per_round = (FULL_ROUNDS, FULL_ROUND) if full else (rounds, ROUND)
     per_engine_round = -(-STEPS // rounds)
     engine, kept, beside = new_engine(start), new_engine(start, keep=True), new_engine(start)
-    for runner in (kept, beside):  # compared with the twin's first steps: as if in the middle of a run
-        runner.pass_over(start.documents)
+    kept.pass_over(start.documents)  # both are compared with the twin's first steps: as if in the middle of a run,
+    for document in start.documents:  # with shapes known and the first correction of Adam come to its end
+        beside.step(document)
     orders = Orders(new_engine(start).model, start.documents)
     two_tokens = [[token % 2 for token in document] for document in start.documents]
     narrow = microgpt.GPT(microgpt.GPTConfig(2, n_embd=1, n_head=1), random.Random(42))
