@@ -410,8 +410,14 @@ cdef void stop_watch() noexcept nogil:
 cdef void take_back(Tape *t, size_t length) noexcept nogil:
     """Take the nodes from `length` on out of the order."""
     cdef size_t k
+    cdef uint32_t first = 0         # of runs that follow each other on the tape, too
+    cdef uint32_t end = 0
     for k in range(length, search.length):
-        mark_run(t, search.order[k].first, search.order[k].count, UNSEEN)
+        if search.order[k].first != end:
+            mark_run(t, first, end - first, UNSEEN)
+            first = search.order[k].first
+        end = search.order[k].first + search.order[k].count
+    mark_run(t, first, end - first, UNSEEN)
     search.length = length
 
 

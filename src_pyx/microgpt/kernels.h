@@ -118,11 +118,16 @@ static inline int is_run(const void *nodes, uint64_t head, uint64_t argument, co
     size_t i;
 #if defined(__GNUC__)
     typedef uint64_t words __attribute__((vector_size(16)));
-    words wanted = {head, argument}, further = {step[0], step[1]}, now, difference = {0, 0};
-    for (i = 0; i < n; i++) {
+    words wanted = {head, argument}, further = {step[0], step[1]}, now, next, difference = {0, 0};
+    for (i = 0; i + 2 <= n; i += 2) {
+        memcpy(&now, p + 16 * i, sizeof now);
+        memcpy(&next, p + 16 * i + 16, sizeof next);
+        difference |= (now ^ wanted) | (next ^ (wanted + further));
+        wanted += further + further;
+    }
+    if (i < n) {
         memcpy(&now, p + 16 * i, sizeof now);
         difference |= now ^ wanted;
-        wanted += further;
     }
 #else
     uint64_t now[2], difference[2] = {0, 0};
