@@ -125,6 +125,19 @@ TestLives = Lives.TestCase
 TestScalarLives = ScalarLives.TestCase
 
 
+def test_an_op_that_fails_after_a_collection_leaves_the_tape_as_it_was() -> None:
+    values = [Value(1.0) for _ in range(1000)]
+    last = values[-1] * 2.0
+    last + 1.0  # gone at once: what is below is no longer young
+    del values
+    get_tape().collect()
+    before = get_tape().nodes
+    with pytest.raises(ValueError, match="log"):
+        (last - 2.0).log()
+    assert get_tape().nodes == before
+    assert last.data == 2.0
+
+
 def test_collection_keeps_what_handles_reach_and_nothing_else() -> None:
     nodes = get_tape().nodes
     get_tape().collect()

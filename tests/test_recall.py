@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_graphs import VECTORS, add_up, bits, dot, each, elementwise, plus, product, run_program, times, vector
 
@@ -407,21 +407,25 @@ ENDS: dict[str, Any] = {  # what is differentiated: of losses, last vectors x an
     "weights after": lambda e, losses, x, y, w, m: add_up(e, losses) + dot(e, m[1], w[0]),
     "weights in the middle": lambda e, losses, x, y, w, m: losses[0] + dot(e, m[1], w[0]) + losses[1] + losses[2],
     "weights around": lambda e, losses, x, y, w, m: dot(
-        e, vector(e, [w[0][0], add_up(e, losses)]), vector(e, [m[0][1], w[1][2]])
+        e, vector(e, [w[0][0], add_up(e, losses)]), vector(e, [w[0][1], w[1][2]])
     ),
 }
 
 
+@pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("name", ENDS)
-def test_positions_taken_together(name: str, tied: bool) -> None:
-    """Cross entropies of several positions, the tokens and targets others each time, and what may use their parts as well."""
+def test_positions_taken_together(name: str, tied: bool, known: bool) -> None:
+    """Cross entropies of several positions, the tokens and targets others each time, and what may use their parts as well.
+
+    `known`: once the shape of the sum is.
+    """
 
     def run(engine: Any) -> Iterator[list[str]]:
         rng = random.Random(4)
         embedding, w, m = (leaves(engine, rows, 4, phase) for rows, phase in ((6, 0), (6, 1), (4, 2)))
         w = embedding if tied else w
-        for _ in range(3 * MET):
+        for end in ["sum"] * (3 * MET * known) + [name] * (3 * MET):
             n = rng.choice([3, 3, 3, 4, 5])
             tokens, targets = (rng.choices(range(6), k=n) for _ in range(2))
             x: Any
@@ -435,7 +439,7 @@ def test_positions_taken_together(name: str, tied: bool) -> None:
                 x = [elementwise(engine, v, each(engine, engine.tanh, v), plus) for v in h]
                 y = [product(engine, w, v) for v in x]
                 losses = [engine.cross_entropy(z, target) for z, target in zip(y, targets, strict=True)]
-            ENDS[name](engine, losses, x, y, w, m).backward()
+            ENDS[end](engine, losses, x, y, w, m).backward()
             yield grads(embedding, w, m)
 
     before = recalled_nodes()
@@ -463,7 +467,7 @@ def test_what_looks_like_cross_entropies(capfd: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize("kind", ["learnt before", "not learnt, before", "learnt after", "not learnt, after"])
 def test_positions_beside_cross_entropies_that_are_known(kind: str) -> None:
     """Two graphs in one, the second without cross entropies and, with a node of one's own in it, never learnt."""
-    e, w = leaves(microgpt, 4, 4), leaves(microgpt, 4, 4, 1)
+    e, w, c = leaves(microgpt, 4, 4), leaves(microgpt, 4, 4, 1), leaves(microgpt, 1, 4, 2)
 
     def deep() -> Any:
         x = e[[0, 1]] + e[[2, 3]]
@@ -472,21 +476,22 @@ def test_positions_beside_cross_entropies_that_are_known(kind: str) -> None:
         return microgpt.cross_entropy(w @ x, [2, 3]).sum()
 
     def beside() -> Any:
-        x = microgpt.tanh(e[[2, 1]] * 0.9)
+        x = e[[2, 1]] * 0.9
         if "not" in kind:
             x = Rows([[microgpt.Value(v.data * 0.9, (v,), (0.9,)) for v in row] for row in x])
-        y = w @ (x + x)
-        return y[0].sum() + y[1].sum()
+        h = microgpt.tanh(x)
+        y = w @ (h * h + h)
+        return y[0].sum() + h[1][1] * c[0][0] + y[1].sum()
 
     def both() -> Any:
         return beside() + deep() if "before" in kind else deep() + beside()
 
     def gradients(*roots: Any) -> list[str]:
-        for matrix in (e, w):
-            matrix.grad = [[0.0] * 4] * 4
+        for matrix in (e, w, c):
+            matrix.grad = [[0.0] * 4] * len(matrix)
         for root in roots:
             root.backward()
-        return grads(e, w)
+        return grads(e, w, c)
 
     parts = (deep, beside) if "before" in kind else (beside, deep)  # what comes last in the order is differentiated first
     right = gradients(*[part() for part in parts])
@@ -522,6 +527,29 @@ def test_cross_entropies_that_use_the_positions_out_of_turn() -> None:
             root.backward()
             yield grads(e, a, *k, w, head, u)
 
+    assert list(run(microgpt)) == list(run(reference))
+
+
+@given(st.integers(0, 10**6))
+@example(54)  # in these two the spans decide the bits
+@example(230)
+def test_overlapping_spans_met_again(seed: int) -> None:
+    """Dots of parts of one computed vector, put in one order and used in another."""
+
+    def run(engine: Any) -> Iterator[list[str]]:
+        rng = random.Random(seed)
+        m, u = leaves(engine, 9, 9), leaves(engine, 1, 8, 1)
+        spans = [(rng.randrange(5), rng.randrange(5, 10)) for _ in range(8)]
+        order = rng.sample(range(8), 8)
+        for _ in range(2 * MET):
+            x = each(engine, engine.tanh, product(engine, m, m[0]))
+            x = vector(engine, x)
+            dots = [dot(engine, m[i + 1][low:high], x[low:high]) for i, (low, high) in enumerate(spans)]
+            dots = each(engine, engine.tanh, [dots[i] for i in order])
+            dot(engine, u[0], vector(engine, dots)).backward()
+            yield grads(m, u)
+
+    start_over(smallest=1)
     assert list(run(microgpt)) == list(run(reference))
 
 
