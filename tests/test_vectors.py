@@ -9,6 +9,7 @@ import pytest
 
 import microgpt
 from microgpt import _vectors, reference
+from microgpt._recall import start_over
 
 DOCUMENTS = [[0, 1, 2, 3, 0], [0, 3, 3, 1, 2, 2, 0], [0, 2, 0]]
 
@@ -87,3 +88,26 @@ def test_products_equal_reference(variant: str, n_rows: int, n: int, count: int)
         assert ours.data.hex() == theirs.data.hex()
         for matrix, twin in zip((w, x), twins, strict=True):
             assert [[g.hex() for g in row] for row in matrix.grad] == [[v.grad.hex() for v in row] for row in twin]
+
+
+@pytest.mark.parametrize("kind", ["chain", "with itself"])
+@pytest.mark.parametrize("n", [2, 4, 5])
+def test_products_that_are_not_taken_together(variant: str, kind: str, n: int) -> None:
+    """One matrix and vectors that follow each other on the tape: each the product before, or the rows of the matrix."""
+    rng = random.Random(n)
+    data = [[rng.gauss(0, 0.7) for _ in range(n)] for _ in range(n)]
+    w, twin = microgpt.Matrix(data), [[reference.Value(item) for item in row] for row in data]
+    u = [rng.gauss(0, 1) for _ in range(n if kind == "chain" else n * n)]
+    start_over(smallest=1)
+    for _ in range(4):  # seen, learnt, recalled
+        if kind == "chain":
+            h, theirs = w[0] * 1.5, [v * 1.5 for v in twin[0]]
+            for _ in range(6):
+                h, theirs = w @ h, [reference.dot(row, theirs) for row in twin]
+        else:
+            h = microgpt.Vector([v for row in w @ w[:] for v in row])
+            theirs = [reference.dot(row, x) for x in twin for row in twin]
+        (microgpt.Vector(u) @ microgpt.tanh(h)).backward()
+        reference.dot([reference.Value(item) for item in u], [reference.tanh(v) for v in theirs]).backward()
+        assert [[g.hex() for g in row] for row in w.grad] == [[v.grad.hex() for v in row] for row in twin]
+    start_over()
