@@ -10,9 +10,9 @@ from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memset
 
 from microgpt._recall cimport (
-    MOVES, NONE, Listed, Part, Run, Shape, Span, add_shape, begin_shape, extent, free_shape, listed_operands, step_a, step_b
+    MOVES, NONE, Listed, Part, Run, Shape, Span, add_shape, begin_shape, extent, free_shape, span_count
 )
-from microgpt._tape cimport CUSTOM, DOT, LAST_BINARY, LAST_UNARY, LEAF, SUM, Node, Tape
+from microgpt._tape cimport CUSTOM, DOT, LAST_BINARY, LAST_UNARY, LEAF, Node, Tape, listed_operands
 
 cdef extern from "kernels.h" nogil:
     void node_step(uint64_t *step, const void *before, const void *after)
@@ -120,13 +120,6 @@ cdef inline Kind kind_of(Tape *t, Draft *d, uint32_t i) noexcept:
     if d.place[i] != 0:
         return INSIDE
     return LEAVES if t.node[i].op == LEAF else OUTSIDE
-
-
-cdef inline uint32_t span_count(const Node *node) noexcept:
-    """Number of spans of operands of a node; those in the pool are spans of one."""
-    if node.op > DOT:
-        return listed_operands(node)
-    return 1 if node.op <= LAST_UNARY or node.op == SUM else 2
 
 
 cdef inline Span operand_span(Tape *t, const Node *node, uint32_t k) noexcept:
@@ -300,17 +293,13 @@ cdef bint uses_leaves_only(Tape *t, uint32_t id) noexcept:
 
 
 cdef uint32_t highest_operand(Tape *t, uint32_t id) noexcept:
-    cdef const Node *node = &t.node[id]
+    cdef Span span
     cdef uint32_t highest = 0
     cdef uint32_t k
-    if node.op > DOT:
-        for k in range(listed_operands(node)):
-            highest = max(highest, t.pool[node.a + k])
-        return highest
-    highest = node.a
-    if node.op > LAST_UNARY and node.op != SUM:
-        highest = max(highest, node.argument.pair.b)
-    return highest + extent(node) - 1
+    for k in range(span_count(&t.node[id])):
+        span = operand_span(t, &t.node[id], k)
+        highest = max(highest, span.start + span.n - 1)
+    return highest
 
 
 cdef bint goes_on(Tape *t, uint32_t head, uint32_t id) noexcept:
@@ -421,6 +410,14 @@ cdef bint write_parts(Tape *t, Draft *d, Shape *shape, uint32_t start) noexcept:
     return True
 
 
+cdef inline uint32_t step_a(const Node *node, uint32_t count) noexcept:
+    return node[1].a - node.a if count > 1 else 0
+
+
+cdef inline uint32_t step_b(const Node *node, uint32_t count) noexcept:
+    return node[1].argument.pair.b - node.argument.pair.b if count > 1 else 0
+
+
 cdef bint write_operands(Tape *t, Draft *d, Shape *shape, Part *part, uint32_t start) noexcept:
     """Write what the operands of a run are, and mark those as USED that are not of the shape, but for those of a loose run."""
     cdef const Node *node = &t.node[start + part.first]
@@ -438,7 +435,7 @@ cdef bint write_operands(Tape *t, Draft *d, Shape *shape, Part *part, uint32_t s
     if not listed and t.node[node.a].op != LEAF:
         part.moves_a = MOVES
         part.a -= start
-    if not listed and node.op > LAST_UNARY and node.op != SUM and t.node[node.argument.pair.b].op != LEAF:
+    if not listed and span_count(node) == 2 and t.node[node.argument.pair.b].op != LEAF:
         part.moves_b = MOVES
         part.b -= start
     part.loose &= not (listed or part.moves_a or part.moves_b or step_a(node, part.count) > extent(node))

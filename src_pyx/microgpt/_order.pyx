@@ -522,22 +522,25 @@ cdef void forget(Tape *t) noexcept nogil:
     stop_watch()
 
 
+cdef int visit_recalling(Tape *t, uint32_t root) except -1:
+    search.recalls = True
+    begin_recall()
+    return visit(t, root, False)
+
+
 cdef int arrange(Tape *t, uint32_t root) except -1:
     """Order the nodes that `root` reaches. Return whether sums are split into segments."""
     cdef bint ordered
     make_room(<size_t>root + 1, False)
-    search.recalls = search.bundle = True
-    begin_recall()
-    ordered = visit(t, root, False)
+    search.bundle = True
+    ordered = visit_recalling(t, root)
     if search.bundled != 0:
         if ordered and stands_before(
                 t, search.shape, search.span, search.width, &search.order[search.tail], search.length - search.tail):
             return 0
         give_up_bundle(search.bundled, search.size)
         forget(t)
-        search.recalls = True
-        begin_recall()
-        ordered = visit(t, root, False)
+        ordered = visit_recalling(t, root)
     if ordered:
         return 0
     forget(t)

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from microgpt._tape cimport DOT, DOT_LISTED, LAST_BINARY, Node, Tape
+from microgpt._tape cimport DOT, LAST_BINARY, LAST_UNARY, SUM, Node, Tape, listed_operands
 
 cdef extern from *:
     """
@@ -69,21 +69,13 @@ cdef void add_shape(Shape *shape) noexcept
 cdef void free_shape(Shape *shape) noexcept
 
 
-cdef inline uint32_t listed_operands(const Node *node) noexcept nogil:
-    """Number of operands in the pool."""
-    if node.op <= DOT:
-        return 0
-    return 2 * node.argument.pair.n if node.op == DOT_LISTED else node.argument.pair.n
-
-
 cdef inline uint32_t extent(const Node *node) noexcept nogil:
     """Number of operands in each span of a node whose op lists none."""
     return 1 if node.op <= LAST_BINARY else node.argument.pair.n
 
 
-cdef inline uint32_t step_a(const Node *node, uint32_t count) noexcept nogil:
-    return node[1].a - node.a if count > 1 else 0
-
-
-cdef inline uint32_t step_b(const Node *node, uint32_t count) noexcept nogil:
-    return node[1].argument.pair.b - node.argument.pair.b if count > 1 else 0
+cdef inline uint32_t span_count(const Node *node) noexcept nogil:
+    """Number of spans of operands of a node; those in the pool are spans of one."""
+    if node.op > DOT:
+        return listed_operands(node)
+    return 1 if node.op <= LAST_UNARY or node.op == SUM else 2

@@ -12,7 +12,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memset
 
 from microgpt._ops cimport apart
-from microgpt._tape cimport DOT, LAST_UNARY, SEEN, SUM, UNSEEN, Node, Tape
+from microgpt._tape cimport DOT, LAST_UNARY, SEEN, UNSEEN, Node, Tape, listed_operands
 
 cdef extern from "kernels.h" nogil:
     bint is_run(const void *nodes, uint64_t head, uint64_t argument, const uint64_t *step, size_t n)
@@ -190,17 +190,28 @@ cdef bint fits_listed(Tape *t, const Listed *listed, const Part *part, const Nod
 
 cdef bint loose_fits(Tape *t, const Shape *shape, const Part *part, const Node *node, uint32_t start, Span beside) noexcept nogil:
     """Whether the operands that the loose run `part` has now are SEEN, not used beside, and no others that the shape has."""
-    if not loose_fit(t, shape, part.a, node.a, (part.count - 1) * step_a(node, part.count) + extent(node), start, beside):
+    if not loose_fit(t, shape, part.a, reach_a(node, part.count), start, beside):
         return False
-    return node.op <= LAST_UNARY or node.op == SUM or loose_fit(
-        t, shape, part.b, node.argument.pair.b, (part.count - 1) * step_b(node, part.count) + extent(node), start, beside)
+    return span_count(node) == 1 or loose_fit(t, shape, part.b, reach_b(node, part.count), start, beside)
 
 
-cdef bint loose_fit(Tape *t, const Shape *shape, uint32_t learnt, uint32_t first, uint32_t size, uint32_t start, Span beside
-                    ) noexcept nogil:
-    return (is_free(t, first, size, beside)
-            and apart_from_all(first, size, shape.outside, shape.outside_length, start)
-            and (first == learnt or apart_from_all(first, size, shape.leaves, shape.leaves_length, 0)))
+cdef bint loose_fit(Tape *t, const Shape *shape, uint32_t learnt, Span now, uint32_t start, Span beside) noexcept nogil:
+    return (is_free(t, now.start, now.n, beside)
+            and apart_from_all(now.start, now.n, shape.outside, shape.outside_length, start)
+            and (now.start == learnt or apart_from_all(now.start, now.n, shape.leaves, shape.leaves_length, 0)))
+
+
+cdef inline Span reach_a(const Node *node, uint32_t count) noexcept nogil:
+    """The first operands of a run, or those of its first spans."""
+    return reach(node.a, node[count - 1].a, extent(node))
+
+
+cdef inline Span reach_b(const Node *node, uint32_t count) noexcept nogil:
+    return reach(node.argument.pair.b, node[count - 1].argument.pair.b, extent(node))
+
+
+cdef inline Span reach(uint32_t first, uint32_t last, uint32_t n) noexcept nogil:
+    return Span(min(first, last), max(first, last) - min(first, last) + n)
 
 
 cdef uint32_t latest_shape() noexcept nogil:
@@ -243,10 +254,10 @@ cdef bint run_stands_before(Tape *t, const Shape *shape, Span loose, uint32_t st
                 if not is_foreign(shape, loose, start, Span(t.pool[node[i].a + k], 1)):
                     return False
         return True
-    a = reach(node.a, node[run.count - 1].a, extent(node))
-    if node.op <= LAST_UNARY or node.op == SUM:
+    a = reach_a(node, run.count)
+    if span_count(node) == 1:
         return is_foreign(shape, loose, start, a)
-    b = reach(node.argument.pair.b, node[run.count - 1].argument.pair.b, extent(node))
+    b = reach_b(node, run.count)
     if node.op == DOT and not apart(a.start, a.n, start, shape.n):
         a, b = b, a
     if not is_foreign(shape, loose, start, a):
@@ -256,11 +267,6 @@ cdef bint run_stands_before(Tape *t, const Shape *shape, Span loose, uint32_t st
     if b.start == reached[0] and b.n == width:
         reached[0] += width
     return start <= b.start and b.start + b.n <= reached[0] and a.start + a.n <= lowest
-
-
-cdef inline Span reach(uint32_t first, uint32_t last, uint32_t n) noexcept nogil:
-    """The operands of a run, from those of its first node or of its last."""
-    return Span(min(first, last), max(first, last) - min(first, last) + n)
 
 
 cdef bint is_foreign(const Shape *shape, Span loose, uint32_t start, Span span) noexcept nogil:
@@ -281,9 +287,9 @@ cdef Span loose_operands(Tape *t, const Shape *shape, uint32_t start) noexcept n
     for i in range(shape.length):
         if shape.part[i].loose:
             node = &t.node[start + shape.part[i].first]
-            a = b = reach(node.a, node[shape.part[i].count - 1].a, extent(node))
-            if node.op > LAST_UNARY and node.op != SUM:
-                b = reach(node.argument.pair.b, node[shape.part[i].count - 1].argument.pair.b, extent(node))
+            a = b = reach_a(node, shape.part[i].count)
+            if span_count(node) == 2:
+                b = reach_b(node, shape.part[i].count)
             low = min(low, min(a.start, b.start))
             high = max(high, max(a.start + a.n, b.start + b.n))
     return Span(low, high - low) if high > 0 else Span(0, 0)

@@ -77,6 +77,13 @@ cdef struct Node:
     uint32_t a                      # first operand, or start of the first span, or start of a pool block
     Argument argument               # what else the op needs
 
+cdef inline uint32_t listed_operands(const Node *node) noexcept nogil:
+    """Number of operands of a node that stand in its pool block."""
+    if node.op <= DOT:
+        return 0
+    return 2 * node.argument.pair.n if node.op == DOT_LISTED else node.argument.pair.n
+
+
 cdef struct Tape:
     double *data                    # the value
     double *grad                    # d(root)/d(node), summed over every use

@@ -24,14 +24,6 @@ cdef int reallocate(void **array, size_t n, size_t size) except -1:
     return 0
 
 
-cdef inline uint32_t listed(Tape *t, uint32_t i) noexcept:
-    """Number of operands of node `i` that stand in its pool block."""
-    cdef uint8_t op = t.node[i].op
-    if op == SUM_LISTED or op == CUSTOM:
-        return t.node[i].argument.pair.n
-    return 2 * t.node[i].argument.pair.n if op == DOT_LISTED else 0
-
-
 cdef inline bint eight_without_mark(const Tape *t, uint32_t i) noexcept:
     """Whether none of the nodes [i, i + 8) is marked LIVE."""
     cdef uint64_t seen
@@ -67,7 +59,7 @@ cdef void mark_operands(Tape *t, uint32_t i) noexcept:
         if op == DOT:
             mark_live(t, t.node[i].argument.pair.b, t.node[i].argument.pair.n)
     else:
-        for k in range(listed(t, i)):
+        for k in range(listed_operands(&t.node[i])):
             t.seen[t.pool[a + k]] |= LIVE
 
 
@@ -84,7 +76,7 @@ cdef size_t move_operands(Tape *t, uint32_t i, const uint32_t *moved, size_t poo
         if op > LAST_UNARY and op != SUM:
             t.node[i].argument.pair.b = moved[t.node[i].argument.pair.b]
         return pool_top
-    n = listed(t, i)
+    n = listed_operands(&t.node[i])
     length = block_length(custom_words(n) if op == CUSTOM else n)
     memmove(&t.pool[pool_top], &t.pool[a], length * sizeof(uint32_t))
     for k in range(n):

@@ -90,7 +90,7 @@ EACH void columns_partials(double *RESTRICT gw, double *RESTRICT gx, const doubl
         xs[k] = ((const quad *)x)[k];
     }
     for (r = rows; r-- > 0;) {
-        const quad gr = {g[r], g[r], g[r], g[r]};
+        const quad gr = FOUR(g[r]);
         quad *gwr = (quad *)(gw + r * n);
         const quad *wr = (const quad *)(w + r * n);
         for (k = 0; k < quads; k++) {
@@ -101,11 +101,11 @@ EACH void columns_partials(double *RESTRICT gw, double *RESTRICT gx, const doubl
     for (k = 0; k < quads; k++)
         ((quad *)gx)[k] = sum[k];
 }
-#else
+#else /* never called, since `wide` is 0 there */
 EACH void columns_partials(double *gw, double *gx, const double *w, const double *x, const double *g,
                            size_t rows, size_t n, int quads)
 {
-    (void)gw, (void)gx, (void)w, (void)x, (void)g, (void)rows, (void)n, (void)quads; /* never called, since `wide` is 0 there, nor are those below */
+    (void)gw, (void)gx, (void)w, (void)x, (void)g, (void)rows, (void)n, (void)quads;
 }
 EACH void products_of(double *y, const double *w, const double *x, size_t rows, size_t n, int count)
 {
