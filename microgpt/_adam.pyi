@@ -13,7 +13,6 @@ def adam_step(
     beta1: float,
     beta2: float,
     eps: float,
-    correction1: float,
-    correction2: float,
+    step: float,
     weight_decay: float,
 ) -> None: ...

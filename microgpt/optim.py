@@ -60,10 +60,8 @@ class Adam:
         """
         rate = checked_rate(self.learning_rate if learning_rate is None else learning_rate)
         beta1, beta2 = self.betas
-        step = self.steps + 1
-        corrections = 1 - beta1**step, 1 - beta2**step
-        adam_step(self.parameters, self.m, self.v, rate, beta1, beta2, self.eps, *corrections, self.weight_decay)
-        self.steps = step
+        adam_step(self.parameters, self.m, self.v, rate, beta1, beta2, self.eps, self.steps + 1, self.weight_decay)
+        self.steps += 1
 
     def clip_grad_norm(self, max_norm: float) -> float:
         """Scale all gradients down so that their norm is at most `max_norm`, and return the norm before.

@@ -49,7 +49,7 @@ def test_training_equals_reference(variant: str, n_embd: int, n_head: int) -> No
 
 
 @pytest.mark.parametrize("eps", [1e-8, 1e-15, 1e-200])
-@pytest.mark.parametrize("n", [1, 63, 64, 65, 1000])
+@pytest.mark.parametrize("n", [1, 3, 63, 64, 65, 1000])
 def test_adam_equals_reference_at_any_magnitude(variant: str, n: int, eps: float) -> None:
     """Long enough that the correction of the first moment becomes 1."""
     rng = random.Random(n)
@@ -61,7 +61,29 @@ def test_adam_equals_reference_at_any_magnitude(variant: str, n: int, eps: float
             p.grad = q.grad = rng.choice([0.0, rng.gauss(0, 1), rng.gauss(0, 1) * 10.0 ** rng.randint(-150, 100)])
         for optimizer in optimizers:
             optimizer.step()
+    assert_equal_adams(ours, theirs, *optimizers)
+
+
+@pytest.mark.parametrize(("learning_rate", "scale"), [(0.01, 9e-140), (1.75 * 2.0**-934, 1.0)], ids=["squares", "data"])
+def test_adam_equals_reference_below_1e_280(variant: str, learning_rate: float, scale: float) -> None:
+    """Where the smallest differences between doubles are as small as errors of rounding can be."""
+    rng = random.Random(1)
+    grads = [scale * rng.uniform(0.5, 1.5) for _ in range(100_000)]
+    ours, theirs = [microgpt.Value(0.0) for _ in grads], [reference.Value(0.0) for _ in grads]
+    optimizers = microgpt.Adam(ours), reference.Adam(theirs)
+    for p, q, grad in zip(ours, theirs, grads, strict=True):
+        p.grad = q.grad = grad
+    for optimizer in optimizers:
+        optimizer.step(learning_rate)
+    assert_equal_adams(ours, theirs, *optimizers)
+
+
+def assert_equal_adams(
+    ours: list[microgpt.Value], theirs: list[reference.Value], adam: microgpt.Adam, twin: reference.Adam
+) -> None:
     assert [p.data.hex() for p in ours] == [p.data.hex() for p in theirs]
+    assert [m.hex() for m in adam.m] == [m.hex() for m in twin.m]
+    assert [v.hex() for v in adam.v] == [v.hex() for v in twin.v]
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """The compiled step of Adam."""
 
 from cpython cimport array
-from libc.math cimport sqrt
+from libc.math cimport pow, sqrt
 from libc.stdint cimport uint32_t, uint64_t
 
 from microgpt._runs cimport Operands, at
 from microgpt._tape cimport LEAF, new_stamp, stamp_run, tape
 from microgpt._vector cimport Vector, elements
-from microgpt._vectors cimport chosen
+from microgpt._vectors cimport adam, chosen
 
 
 def check_leaves(Vector parameters):
@@ -38,24 +38,24 @@ def scale_grad(Vector parameters, double scale):
         tape.grad[at(x, i)] *= scale
 
 
-def adam_step(Vector parameters, array.array m, array.array v, double learning_rate, double beta1, double beta2, double eps,
-              double correction1, double correction2, double weight_decay):
+def adam_step(Vector parameters not None, array.array m not None, array.array v not None, double learning_rate, double beta1,
+              double beta2, double eps, double step, double weight_decay):
     """Move every parameter against its gradient and set the gradient to 0.
 
-    `m`, `v`: the running means of gradient and squared gradient, changed in place. `correction1`, `correction2`: 1 - beta**step.
+    `m`, `v`: the running means of gradient and squared gradient, changed in place. `step`: the number of this one, from 1.
     `weight_decay`: each parameter first loses learning_rate * weight_decay of itself.
     Errors: OverflowError if the square of a gradient is too large for a float; ValueError unless `m` and `v` hold a double for
     each parameter. Nothing has changed then.
     """
+    cdef adam numbers = adam(learning_rate, beta1, beta2, eps, 1 - pow(beta1, step), 1 - pow(beta2, step))
     cdef Operands x
     cdef uint32_t n = parameters.n
     cdef uint32_t i = 0
     cdef uint32_t length, k
     cdef uint64_t stamp
     cdef double decay = learning_rate * weight_decay
-    for moments in (m, v):
-        if moments.typecode != "d" or <size_t>len(moments) != n:
-            raise ValueError(f"m and v need {n} doubles, got {len(moments)} of typecode {moments.typecode!r}")
+    check_moments(m, n)
+    check_moments(v, n)
     x = elements(parameters, 0)
     while i < n:
         length = run_length(x, i, n)
@@ -71,9 +71,15 @@ def adam_step(Vector parameters, array.array m, array.array v, double learning_r
             for k in range(length):
                 tape.data[at(x, i) + k] -= decay * tape.data[at(x, i) + k]
         chosen.adam_run(&tape.data[at(x, i)], &tape.grad[at(x, i)], &m.data.as_doubles[i], &v.data.as_doubles[i], length,
-                        learning_rate, beta1, beta2, eps, correction1, correction2)
+                        &numbers)
         stamp_run(tape, at(x, i), length, stamp)
         i += length
+
+
+cdef int check_moments(array.array moments, uint32_t n) except -1:
+    if moments.ob_descr.typecode != c"d" or <size_t>len(moments) != n:
+        raise ValueError(f"m and v need {n} doubles, got {len(moments)} of typecode {moments.typecode!r}")
+    return 0
 
 
 cdef uint32_t run_length(Operands x, uint32_t i, uint32_t n) noexcept nogil:

@@ -111,13 +111,17 @@ static inline void node_step(uint64_t *step, const void *before, const void *aft
     step[1] = b[1] - a[1];
 }
 
-/* Whether the n nodes are (head, argument), and each one a step further. Both words at once where the compiler can be told. */
+/* Both words of a node at once, where the compiler can be told. */
+#if defined(__GNUC__)
+typedef uint64_t words __attribute__((vector_size(16)));
+#endif
+
+/* Whether the n nodes are (head, argument), and each one a step further. */
 static inline int is_run(const void *nodes, uint64_t head, uint64_t argument, const uint64_t *step, size_t n)
 {
     const unsigned char *p = (const unsigned char *)nodes;
     size_t i;
 #if defined(__GNUC__)
-    typedef uint64_t words __attribute__((vector_size(16)));
     words wanted = {head, argument}, further = {step[0], step[1]}, now, next, difference = {0, 0};
     for (i = 0; i + 2 <= n; i += 2) {
         memcpy(&now, p + 16 * i, sizeof now);
@@ -167,12 +171,24 @@ static inline void write_run(void *nodes, uint64_t head, uint64_t argument, uint
 {
     unsigned char *p = (unsigned char *)nodes;
     size_t i;
+#if defined(__GNUC__)
+    words now = {head, argument}, next, step = {head_step, argument_step};
+    for (i = 0; i + 2 <= n; i += 2) {
+        next = now + step;
+        memcpy(p + 16 * i, &now, sizeof now);
+        memcpy(p + 16 * i + 16, &next, sizeof next);
+        now += step + step;
+    }
+    if (i < n)
+        memcpy(p + 16 * i, &now, sizeof now);
+#else
     for (i = 0; i < n; i++) {
         memcpy(p + 16 * i, &head, sizeof head);
         memcpy(p + 16 * i + 8, &argument, sizeof argument);
         head += head_step;
         argument += argument_step;
     }
+#endif
 }
 
 /* Zero n gradients and marks (UNSEEN is 0). For gcc the zero is some number: it would call memset, slower for so few. */
@@ -226,6 +242,11 @@ ALWAYS_INLINE double square_error(double x, double p, int has_fma)
     return has_fma ? FMA(x, x, -p) : ((high * high - p) + 2.0 * high * low) + low * low;
 }
 
+/* The numbers that one step of Adam has. correction1 and correction2 are 1 - beta**step. */
+struct adam {
+    double learning_rate, beta1, beta2, eps, correction1, correction2;
+};
+
 /* The long loops and the powers (vectors.h), all in one variant. */
 struct vectors {
     const char *name;
@@ -234,8 +255,7 @@ struct vectors {
     void (*products_partials)(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows, size_t n,
                               size_t count);
     size_t (*find_huge)(const double *x, size_t n); /* index of the first finite x whose square is infinite, or n */
-    void (*adam_run)(double *data, double *grad, double *m, double *v, size_t n, double learning_rate, double beta1, double beta2,
-                     double eps, double correction1, double correction2);
+    void (*adam_run)(double *data, double *grad, double *m, double *v, size_t n, const struct adam *adam);
 };
 
 #endif

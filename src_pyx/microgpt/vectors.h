@@ -18,15 +18,46 @@
 
 #include "kernels.h"
 
+#if defined(__GNUC__) && defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 /* Inlined into each variant, and compiled for its processors there. */
 #define EACH ALWAYS_INLINE
 
+/* Lanes: four doubles at once, or one where the compiler has no vectors. Macros in place of functions: how one returns 32 bytes
+ * depends on the processor. */
 #if defined(__GNUC__)
-typedef double quad __attribute__((vector_size(32), aligned(8), may_alias));
+#define LANES 4
+typedef double lanes __attribute__((vector_size(32)));
+typedef lanes stored __attribute__((aligned(8), may_alias));
+typedef int64_t masks __attribute__((vector_size(32))); /* all bits of a lane, or none */
+#define AT(p) (*(stored *)(p))
+#define SAME(x) ((lanes){x, x, x, x})
+#define BITS(x) ((masks)(x))
+#define DOUBLES(bits) ((lanes)(bits))
+#define SQRT(x) ((lanes){sqrt((x)[0]), sqrt((x)[1]), sqrt((x)[2]), sqrt((x)[3])})
+#define EACH_LANE(f, x, y, k) ((lanes){f((x)[0], (y)[0], k), f((x)[1], (y)[1], k), f((x)[2], (y)[2], k), f((x)[3], (y)[3], k)})
+EACH int all_set(const masks *mask) { return ((*mask)[0] & (*mask)[1] & (*mask)[2] & (*mask)[3]) != 0; }
+#else
+#define LANES 1
+typedef double lanes;
+typedef int64_t masks;
+#define AT(p) (*(p))
+#define SAME(x) (x)
+#define BITS(x) bits_of(x)
+#define DOUBLES(bits) double_of(bits)
+#define SQRT(x) sqrt(x)
+#define EACH_LANE(f, x, y, k) f(x, y, k)
+EACH int all_set(const masks *mask) { return *mask != 0; }
+EACH int64_t bits_of(double x) { int64_t bits; memcpy(&bits, &x, sizeof bits); return bits; }
+EACH double double_of(int64_t bits) { double x; memcpy(&x, &bits, sizeof x); return x; }
+#endif
+#define WITHOUT_SIGN(x) DOUBLES(BITS(x) & INT64_MAX)
+#define WITH_SIGN_OF(x, y) DOUBLES(BITS(x) | (BITS(y) & INT64_MIN))
+#define POWER_OF_TWO(x) DOUBLES(BITS(x) & INT64_C(0x7ff0000000000000)) /* the largest up to x */
 
-/* In place of a function: how one returns 32 bytes depends on the processor. */
-#define FOUR(x) ((quad){x, x, x, x})
-
+#if defined(__GNUC__)
 /* Loaded into a register once: gcc would read it from memory for each use, which makes `add_rows` a fifth slower. */
 #if defined(__x86_64__) && defined(__OPTIMIZE__) && !defined(__clang__)
 #define LOAD_ONCE(x) __asm__("" : "+x"(x))
@@ -34,25 +65,75 @@ typedef double quad __attribute__((vector_size(32), aligned(8), may_alias));
 #define LOAD_ONCE(x) (void)(x)
 #endif
 
-/* y[p] = w x[p] for `count` <= 8 vectors and four rows or more: four rows at once, the last four some once more. */
-EACH void products_of(double *RESTRICT y, const double *w, const double *x, size_t rows, size_t n, int count)
+/* These doubles of two vectors one after the other. */
+#if defined(__clang__)
+#define SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (masks){i, j, k, l})
+#endif
+
+/* Four rows of length n as columns, eight doubles from one column to the next. */
+EACH void turn_rows(double *RESTRICT columns, const double *w, size_t n, size_t width)
 {
-    size_t r, i, next;
+    size_t i;
+    for (i = 0; i + 4 <= width; i += 4, columns += 32) {
+        const lanes a = AT(w + i), b = AT(w + i + n), c = AT(w + i + 2 * n), d = AT(w + i + 3 * n);
+        const lanes ab = SHUFFLE(a, b, 0, 4, 2, 6), ba = SHUFFLE(a, b, 1, 5, 3, 7);
+        const lanes cd = SHUFFLE(c, d, 0, 4, 2, 6), dc = SHUFFLE(c, d, 1, 5, 3, 7);
+        AT(columns) = SHUFFLE(ab, cd, 0, 1, 4, 5);
+        AT(columns + 8) = SHUFFLE(ba, dc, 0, 1, 4, 5);
+        AT(columns + 16) = SHUFFLE(ab, cd, 2, 3, 6, 7);
+        AT(columns + 24) = SHUFFLE(ba, dc, 2, 3, 6, 7);
+    }
+    for (; i < width; i++, columns += 8)
+        AT(columns) = (lanes){w[i], w[i + n], w[i + 2 * n], w[i + 3 * n]};
+}
+
+/* y[p] += w x[p] for eight rows, turned to `width` columns, and `count` <= 4 vectors. The sums stay in registers. */
+EACH void add_products(double *RESTRICT y, const double *columns, const double *x, size_t rows, size_t n, size_t width, int count)
+{
+    lanes sum[4][2];
+    size_t i;
     int p;
-    for (next = 0; next < rows; next += 4) {
-        quad sum[8];
-        const double *wr;
-        r = next + 4 <= rows ? next : rows - 4;
-        wr = w + r * n;
-        for (p = 0; p < count; p++)
-            sum[p] = FOUR(0);
-        for (i = 0; i < n; i++) {
-            const quad column = {wr[i], wr[i + n], wr[i + 2 * n], wr[i + 3 * n]};
-            for (p = 0; p < count; p++)
-                sum[p] += column * FOUR(x[p * n + i]);
+    for (p = 0; p < count; p++) {
+        sum[p][0] = AT(y + p * rows);
+        sum[p][1] = AT(y + p * rows + 4);
+    }
+    for (i = 0; i < width; i++) {
+        const lanes upper = AT(columns + 8 * i), lower = AT(columns + 8 * i + 4);
+        for (p = 0; p < count; p++) {
+            sum[p][0] += upper * SAME(x[p * n + i]);
+            sum[p][1] += lower * SAME(x[p * n + i]);
         }
+    }
+    for (p = 0; p < count; p++) {
+        AT(y + p * rows) = sum[p][0];
+        AT(y + p * rows + 4) = sum[p][1];
+    }
+}
+
+/* As products, of eight rows or more: eight at once, the last eight some once more. */
+EACH void products_of(double *RESTRICT y, const double *w, const double *x, size_t rows, size_t n, size_t count)
+{
+    double columns[8 * 64];
+    size_t next, r, c, p, width, now;
+    for (next = 0; next < rows; next += 8) {
+        r = next + 8 <= rows ? next : rows - 8;
         for (p = 0; p < count; p++)
-            *(quad *)(y + p * rows + r) = sum[p];
+            AT(y + p * rows + r) = AT(y + p * rows + r + 4) = SAME(0.0);
+        for (c = 0; c < n; c += width) {
+            width = n - c < 64 ? n - c : 64;
+            turn_rows(columns, w + r * n + c, n, width);
+            turn_rows(columns + 4, w + (r + 4) * n + c, n, width);
+            for (p = 0; p < count; p += now) {
+                now = count - p == 5 ? 3 : count - p < 4 ? count - p : 4; /* never 1, which would wait for each addition */
+                switch (now) {
+                case 2: add_products(y + p * rows + r, columns, x + p * n + c, rows, n, width, 2); break;
+                case 3: add_products(y + p * rows + r, columns, x + p * n + c, rows, n, width, 3); break;
+                default: add_products(y + p * rows + r, columns, x + p * n + c, rows, n, width, 4); break;
+                }
+            }
+        }
     }
 }
 
@@ -60,46 +141,44 @@ EACH void products_of(double *RESTRICT y, const double *w, const double *x, size
 EACH void add_rows_of(double *RESTRICT to, const double *from, const double *g, size_t step_i, size_t step_k, size_t rows, size_t n,
                       int count, int quads)
 {
-    quad sum[2][4];
+    lanes sum[2][4];
     size_t k;
     int i, c;
     for (i = 0; i < count; i++)
         for (c = 0; c < quads; c++)
-            sum[i][c] = ((const quad *)(to + i * n))[c];
+            sum[i][c] = AT(to + i * n + 4 * c);
     for (k = rows; k-- > 0;)
         for (c = 0; c < quads; c++) {
-            quad row = ((const quad *)(from + k * n))[c];
+            lanes row = AT(from + k * n + 4 * c);
             LOAD_ONCE(row);
             for (i = 0; i < count; i++)
-                sum[i][c] += row * FOUR(g[i * step_i + k * step_k]);
+                sum[i][c] += row * SAME(g[i * step_i + k * step_k]);
         }
     for (i = 0; i < count; i++)
         for (c = 0; c < quads; c++)
-            ((quad *)(to + i * n))[c] = sum[i][c];
+            AT(to + i * n + 4 * c) = sum[i][c];
 }
 
 /* As dot_rows_partials, of `quads` times four columns: what is added to gx stays in registers from row to row. */
 EACH void columns_partials(double *RESTRICT gw, double *RESTRICT gx, const double *w, const double *x, const double *g,
                            size_t rows, size_t n, int quads)
 {
-    quad sum[4], xs[4];
+    lanes sum[4], xs[4];
     size_t r;
     int k;
     for (k = 0; k < quads; k++) {
-        sum[k] = ((const quad *)gx)[k];
-        xs[k] = ((const quad *)x)[k];
+        sum[k] = AT(gx + 4 * k);
+        xs[k] = AT(x + 4 * k);
     }
     for (r = rows; r-- > 0;) {
-        const quad gr = FOUR(g[r]);
-        quad *gwr = (quad *)(gw + r * n);
-        const quad *wr = (const quad *)(w + r * n);
+        const lanes gr = SAME(g[r]);
         for (k = 0; k < quads; k++) {
-            gwr[k] += xs[k] * gr;
-            sum[k] += wr[k] * gr;
+            AT(gw + r * n + 4 * k) += xs[k] * gr;
+            sum[k] += AT(w + r * n + 4 * k) * gr;
         }
     }
     for (k = 0; k < quads; k++)
-        ((quad *)gx)[k] = sum[k];
+        AT(gx + 4 * k) = sum[k];
 }
 #else /* never called, since `wide` is 0 there */
 EACH void columns_partials(double *gw, double *gx, const double *w, const double *x, const double *g,
@@ -107,7 +186,7 @@ EACH void columns_partials(double *gw, double *gx, const double *w, const double
 {
     (void)gw, (void)gx, (void)w, (void)x, (void)g, (void)rows, (void)n, (void)quads;
 }
-EACH void products_of(double *y, const double *w, const double *x, size_t rows, size_t n, int count)
+EACH void products_of(double *y, const double *w, const double *x, size_t rows, size_t n, size_t count)
 {
     (void)y, (void)w, (void)x, (void)rows, (void)n, (void)count;
 }
@@ -119,21 +198,12 @@ EACH void add_rows_of(double *to, const double *from, const double *g, size_t st
 #endif
 
 /* y[p] = w x[p], the products of one matrix with `count` vectors, every sum left to right. Where a register holds four doubles,
- * each weight is loaded once for up to eight vectors. */
+ * each weight is loaded once for up to four vectors. */
 EACH void products(double *RESTRICT y, const double *w, const double *x, size_t rows, size_t n, size_t count, int wide)
 {
-    size_t now;
-    for (; wide && rows >= 4 && count > 1; count -= now, x += now * n, y += now * rows) {
-        now = count <= 8 ? count : count < 16 ? (count + 1) / 2 : 8;
-        switch (now) {
-        case 2: products_of(y, w, x, rows, n, 2); break;
-        case 3: products_of(y, w, x, rows, n, 3); break;
-        case 4: products_of(y, w, x, rows, n, 4); break;
-        case 5: products_of(y, w, x, rows, n, 5); break;
-        case 6: products_of(y, w, x, rows, n, 6); break;
-        case 7: products_of(y, w, x, rows, n, 7); break;
-        default: products_of(y, w, x, rows, n, 8); break;
-        }
+    if (wide && rows >= 8 && count > 1) {
+        products_of(y, w, x, rows, n, count);
+        return;
     }
     for (; count > 0; count--, x += n, y += rows)
         dot_rows(y, w, x, rows, n);
@@ -251,63 +321,114 @@ EACH double power(double x, double k, int has_fma)
     return pow(x, k);
 }
 
-/* a * b + c, with one rounding or two: for comparisons that hold with either. */
-EACH double multiply_add(double a, double b, double c, int has_fma) { return has_fma ? FMA(a, b, c) : a * b + c; }
+/* Apart from the loops, which else would be arranged around them. */
+#if defined(__GNUC__)
+#define SELDOM static __attribute__((noinline, cold))
+#else
+#define SELDOM static
+#endif
 
-/* One step of Adam over n <= BLOCK parameters, in the order and with the roundings of microgpt.reference. The gradients are
- * zeroed.
+/* v and v_hat, and data, for lanes of which some are not sure: these as the reference has them. The exponents are hidden from the
+ * compiler, which would take a product and a root. */
+SELDOM void redo_v(double *v, double *v_hat, const double *grad, const lanes *new_v, const masks *sure, const struct adam *adam)
+{
+    static const volatile double two = 2.0;
+    double sure_v[LANES];
+    int64_t is_sure[LANES];
+    int k;
+    memcpy(sure_v, new_v, sizeof sure_v);
+    memcpy(is_sure, sure, sizeof is_sure);
+    for (k = 0; k < LANES; k++) {
+        v[k] = is_sure[k] ? sure_v[k] : adam->beta2 * v[k] + (1.0 - adam->beta2) * pow(grad[k], two);
+        v_hat[k] = v[k] / adam->correction2;
+    }
+}
+
+SELDOM void redo_data(double *data, const double *m, const double *v_hat, const lanes *new_data, const masks *sure,
+                      const struct adam *adam)
+{
+    static const volatile double half = 0.5;
+    double sure_data[LANES];
+    int64_t is_sure[LANES];
+    int k;
+    memcpy(sure_data, new_data, sizeof sure_data);
+    memcpy(is_sure, sure, sizeof is_sure);
+    for (k = 0; k < LANES; k++)
+        data[k] = is_sure[k] ? sure_data[k]
+                             : data[k] - adam->learning_rate * (m[k] / adam->correction1) / (pow(v_hat[k], half) + adam->eps);
+}
+
+/* v_hat - root * root, for a root next to that of v_hat: exact with an fma, else next to it. */
+EACH double root_error(double root, double v_hat, int has_fma)
+{
+    return has_fma ? FMA(-root, root, v_hat) : (v_hat - root * root) - square_error(root, root * root, has_fma);
+}
+
+/* One step of Adam over n <= BLOCK parameters, a multiple of LANES, in the order and with the roundings of microgpt.reference. The
+ * gradients are zeroed.
  *
  * g * g and sqrt stand in for pow. Where pow might give another double, that mostly disappears in the sum or difference that
- * follows; `unsure` are the few parameters, one in two hundred, where it might not, and these are done again. Two loops: the
- * processor has more turns of a short one under way at once.
+ * follows; the few parameters, one in two hundred, where it might not are done again. So are SMALL ones: a square below 1e-300,
+ * whose error is not exact, is nothing beside those that are not. `all`: all_set, as this kind of processor does it. Two loops: of
+ * short ones the processor has more turns under way at once.
  */
 #define BLOCK 64
+#define SMALL 1e-280
 EACH void adam_block(double *RESTRICT data, double *RESTRICT grad, double *RESTRICT m, double *RESTRICT v, size_t n,
-                     double learning_rate, double beta1, double beta2, double eps, double correction1, double correction2,
-                     int has_fma)
+                     const struct adam *adam, double correction1, int has_fma, int (*all)(const masks *))
 {
-    double old_data[BLOCK], old_grad[BLOCK], old_v[BLOCK], v_hat[BLOCK];
-    uint64_t unsure[BLOCK], any = 0; /* as wide as a double, so that the loops are vectorised on every processor */
-    const double gain1 = 1.0 - beta1, gain2 = 1.0 - beta2;
+    const double learning_rate = adam->learning_rate, beta1 = adam->beta1, beta2 = adam->beta2, eps = adam->eps;
+    const double gain1 = 1.0 - beta1, gain2 = 1.0 - beta2, correction2 = adam->correction2;
     const int may_be_sure = GLIBC_POW & (eps > 1e-13); /* beside which a root below 1e-30 is nothing */
-    static const volatile double two = 2.0, half = 0.5; /* which a compiler would take for a product and a root */
+    double v_hats[BLOCK];
     size_t i;
-    for (i = 0; i < n; i++) {
-        const double g = old_grad[i] = grad[i];
-        const double kept = beta2 * (old_v[i] = v[i]);
-        const double square = g * g; /* or, next to a tie, the other double beside it: */
-        const double other_square = multiply_add(square_error(g, square, has_fma), 0.5 / TIE, square, has_fma);
-        const double new_v = kept + gain2 * square;
-        /* a square below 1e-300, whose error is not exact, is nothing beside 1e-280 */
-        const int v_is_sure = ((new_v == kept + gain2 * other_square) & (new_v > 1e-280)) | (g == 0.0);
-        m[i] = beta1 * m[i] + gain1 * g;
-        v[i] = new_v;
-        v_hat[i] = new_v / correction2;
-        grad[i] = 0.0;
-        unsure[i] = v_is_sure & may_be_sure ? 0 : 1;
-    }
-    for (i = 0; i < n; i++) {
-        const double m_hat = correction1 == 1.0 ? m[i] : m[i] / correction1; /* so after some 230 steps: a division less */
-        const double root = sqrt(v_hat[i]);
-        const double change = learning_rate * m_hat / (root + eps);
-        const double new_data = (old_data[i] = data[i]) - change;
-        /* v_hat is (root + e)^2 for an error e of remainder / (2 * root) */
-        const double remainder = has_fma ? FMA(-root, root, v_hat[i])
-                                         : (v_hat[i] - root * root) - square_error(root, root * root, has_fma);
-        const double ulp_below = root - root * (1.0 - 0x1p-53);
-        const int root_is_sure = (fabs(remainder) <= root * (2.0 * TIE_WITHIN_1E30) * ulp_below) & (v_hat[i] < 1e60);
-        /* the other root is at most 2^-52 of it away; three roundings later, what comes of it less than 2^-50 */
-        const double other_data = old_data[i] - change * (1.0 - copysign(0x1p-50, remainder));
-        const int data_is_sure = root_is_sure | ((new_data == other_data) & (fabs(new_data) > 1e-280));
-        data[i] = new_data;
-        unsure[i] |= data_is_sure ? 0 : 1;
-        any |= unsure[i];
-    }
-    for (i = 0; any && i < n; i++)
-        if (unsure[i]) {
-            v[i] = beta2 * old_v[i] + gain2 * pow(old_grad[i], two);
-            data[i] = old_data[i] - learning_rate * (m[i] / correction1) / (pow(v[i] / correction2, half) + eps);
+    for (i = 0; i < n; i += LANES) {
+        const lanes g = AT(grad + i);
+        const lanes kept = beta2 * AT(v + i);
+        const lanes square = g * g; /* or, next to a tie, the other double beside it: */
+        const lanes other_square = EACH_LANE(square_error, g, square, has_fma) * (0.5 / TIE) + square;
+        const lanes new_v = kept + gain2 * square;
+        masks sure = ((new_v == kept + gain2 * other_square) & (new_v > SMALL)) | (g == 0.0);
+        if (!may_be_sure)
+            sure ^= sure;
+        AT(m + i) = beta1 * AT(m + i) + gain1 * g;
+        if (all(&sure)) {
+            AT(v + i) = new_v;
+            AT(v_hats + i) = new_v / correction2;
+        } else {
+            const lanes known = new_v;
+            const masks is_known = sure;
+            redo_v(v + i, v_hats + i, grad + i, &known, &is_known, adam);
         }
+        AT(grad + i) = SAME(0.0);
+    }
+    for (i = 0; i < n; i += LANES) {
+        const lanes v_hat = AT(v_hats + i), old_data = AT(data + i);
+        const lanes root = SQRT(v_hat);
+        lanes m_hat = AT(m + i);
+        lanes change, new_data, remainder, other_data;
+        masks sure;
+        if (correction1 != 1.0) /* so after some 230 steps: a division less */
+            m_hat /= correction1;
+        change = learning_rate * m_hat / (root + eps);
+        new_data = old_data - change;
+        /* v_hat is (root + e)^2 for an error e of remainder / (2 * root). An ulp of root is 2^-52 of the power of two below it,
+         * if that is root itself, too: no double below its square has a root that is rounded up to it. */
+        remainder = EACH_LANE(root_error, root, v_hat, has_fma);
+        sure = (WITHOUT_SIGN(remainder) <= root * (2.0 * TIE_WITHIN_1E30 * 0x1p-52) * POWER_OF_TWO(root)) & (v_hat < 1e60);
+        /* the other root is at most 2^-52 of it away, and what comes of it, after two roundings of each, less than 3.5 * 2^-52 */
+        other_data = old_data - change * (1.0 - WITH_SIGN_OF(SAME(0x1.cp-51), remainder));
+        sure |= (new_data == other_data) & (WITHOUT_SIGN(new_data) > SMALL);
+        if (!may_be_sure)
+            sure ^= sure;
+        if (all(&sure)) {
+            AT(data + i) = new_data;
+        } else {
+            const lanes known = new_data;
+            const masks is_known = sure;
+            redo_data(data + i, m + i, v_hats + i, &known, &is_known, adam);
+        }
+    }
 }
 
 EACH size_t find_huge(const double *x, size_t n)
@@ -327,20 +448,32 @@ EACH size_t find_huge(const double *x, size_t n)
     return i;
 }
 
-EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, double learning_rate, double beta1, double beta2,
-                   double eps, double correction1, double correction2, int has_fma)
+EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, const struct adam *adam, int has_fma,
+                   int (*all)(const masks *))
 {
-    size_t count;
-    for (; n > 0; n -= count, data += count, grad += count, m += count, v += count) {
-        count = n < BLOCK ? n : BLOCK;
-        if (correction1 == 1.0)
-            adam_block(data, grad, m, v, count, learning_rate, beta1, beta2, eps, 1.0, correction2, has_fma);
+    const size_t rest = n % LANES;
+    size_t count, i;
+    for (i = 0; i < n - rest; i += count) {
+        count = n - rest - i < BLOCK ? n - rest - i : BLOCK;
+        if (adam->correction1 == 1.0)
+            adam_block(data + i, grad + i, m + i, v + i, count, adam, 1.0, has_fma, all);
         else
-            adam_block(data, grad, m, v, count, learning_rate, beta1, beta2, eps, correction1, correction2, has_fma);
+            adam_block(data + i, grad + i, m + i, v + i, count, adam, adam->correction1, has_fma, all);
+    }
+    if (rest > 0) {
+        double some[4][LANES] = {{0}};
+        double *from[4];
+        int k;
+        from[0] = data + i, from[1] = grad + i, from[2] = m + i, from[3] = v + i;
+        for (k = 0; k < 4; k++)
+            memcpy(some[k], from[k], rest * sizeof(double));
+        adam_block(some[0], some[1], some[2], some[3], LANES, adam, adam->correction1, has_fma, all);
+        for (k = 0; k < 4; k++)
+            memcpy(from[k], some[k], rest * sizeof(double));
     }
 }
 
-#define VARIANT(name, target, has_fma, wide)                                                                                    \
+#define VARIANT(name, target, has_fma, wide, all)                                                                               \
     target static void name##_products(double *y, const double *w, const double *x, size_t rows, size_t n, size_t count)        \
     {                                                                                                                           \
         products(y, w, x, rows, n, count, wide);                                                                                \
@@ -354,10 +487,9 @@ EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, d
     {                                                                                                                           \
         return find_huge(x, n);                                                                                                 \
     }                                                                                                                           \
-    target static void name##_adam_run(double *data, double *grad, double *m, double *v, size_t n, double learning_rate,        \
-                                       double beta1, double beta2, double eps, double correction1, double correction2)          \
+    target static void name##_adam_run(double *data, double *grad, double *m, double *v, size_t n, const struct adam *adam)     \
     {                                                                                                                           \
-        adam_run(data, grad, m, v, n, learning_rate, beta1, beta2, eps, correction1, correction2, has_fma);                     \
+        adam_run(data, grad, m, v, n, adam, has_fma, all);                                                                      \
     }                                                                                                                           \
     target static double name##_power(double x, double k)                                                                       \
     {                                                                                                                           \
@@ -367,12 +499,16 @@ EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, d
                                         name##_adam_run};
 
 #if defined(__FP_FAST_FMA)
-VARIANT(baseline, , 1, 0)
+VARIANT(baseline, , 1, 0, all_set)
 #else
-VARIANT(baseline, , 0, 0)
+VARIANT(baseline, , 0, 0, all_set)
 #endif
 #if defined(__GNUC__) && defined(__x86_64__)
-VARIANT(avx2, __attribute__((target("avx2,fma"))), 1, 1)
+__attribute__((target("avx2,fma"))) static inline int avx2_all_set(const masks *mask)
+{
+    return _mm256_movemask_pd((__m256d)*mask) == 15;
+}
+VARIANT(avx2, __attribute__((target("avx2,fma"))), 1, 1, avx2_all_set)
 #endif
 
 /* The i-th variant, the widest last; NULL if there is none, or not on this processor. */
