@@ -130,10 +130,13 @@ class GPT:
             raise ValueError("forward needs at least one token, got none")
         if position < 0 or min(tokens) < 0:
             raise IndexError(f"tokens and position must be at least 0, got {tokens} and {position}")
+        end = position + len(tokens)
+        if end > self.config.block_size:
+            raise IndexError(f"position {end - 1} is out of range for a model of {self.config.block_size} positions")
         if len(cache) != len(self.layers):
             raise ValueError(f"the cache of this model has {len(self.layers)} layers, got {len(cache)}")
         n_head = self.config.n_head
-        x = rmsnorm(self.wte[tokens] + self.wpe[range(position, position + len(tokens))])
+        x = rmsnorm(self.wte[tokens] + self.wpe[position:end])
         for layer, (keys, values) in zip(self.layers, cache):  # noqa: B905  # strict=True takes 0.2 us
             h = rmsnorm(x)
             keys.append(layer.attn_wk @ h)

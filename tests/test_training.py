@@ -263,12 +263,12 @@ def test_model_refuses_what_it_does_not_have() -> None:
     model = GPT(GPTConfig(5, n_embd=4, n_head=2, block_size=3), random.Random(0))
     with pytest.raises(IndexError, match="row 5"):
         model.logits(5, 0, model.new_cache())
-    with pytest.raises(IndexError, match="row 3"):
+    with pytest.raises(IndexError, match="position 3 is out of range for a model of 3 positions"):
         model.logits(0, 3, model.new_cache())
     for token, position in ((-1, 0), (0, -1)):
         with pytest.raises(IndexError, match="at least 0"):
             model.logits(token, position, model.new_cache())
-    with pytest.raises(IndexError, match="row 3"):
+    with pytest.raises(IndexError, match="position 3 is out of range for a model of 3 positions"):
         model.forward([0, 1], 2, model.new_cache())
     with pytest.raises(IndexError, match="row 5"):
         model.forward([0, 5], 0, model.new_cache())

@@ -1,15 +1,15 @@
 """Matrix and Rows: many vectors. A Matrix holds leaves; Rows are what is computed from it for several vectors at once."""
 
 cimport cython
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.slice cimport PySlice_GetIndicesEx
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t
 
-from microgpt._runs cimport Operands, put_products, run
+from microgpt._runs cimport put_products, run
 from microgpt._tape cimport ABS, BLOCK_END, LIVE, Tape, anchor, put_leaf, reserve, reserve_listed, tape
 from microgpt._value cimport as_number
 from microgpt._vector cimport (
     MINUS, OVER, PLUS, POWER, TIMES, Arithmetic, Vector, apply, arithmetic, as_vector, elements, new_vector, numbers, part_of,
-    settle, settle_listed, write_leaves
+    room_for_ids, settle, settle_listed, write_leaves
 )
 
 
@@ -254,13 +254,21 @@ cdef class Matrix(Handle):
 
     def __getitem__(self, index):
         """Return row `index`, a Vector of the same leaves, or Rows of the same leaves for a list of numbers or a slice."""
-        cdef Vector row
+        cdef Vector vector
+        cdef Py_ssize_t first, _stop, step, count
+        if isinstance(index, slice):
+            PySlice_GetIndicesEx(index, self.rows, &first, &_stop, &step, &count)
+            if step == 1 and count > 0:
+                vector = new_vector()
+                settle(vector, self.start + <uint32_t>first * self.columns, <uint32_t>count * self.columns)
+                return new_rows(vector, self.columns)
         chosen = row_numbers(index, self.rows, "a Matrix")
         if chosen is not None:
             return self.gather(chosen)
-        row = new_vector()
-        settle(row, self.start + row_number(index, self.rows, "a Matrix") * self.columns, self.columns)
-        return row
+        first = row_number(index, self.rows, "a Matrix")
+        vector = new_vector()
+        settle(vector, self.start + <uint32_t>first * self.columns, self.columns)
+        return vector
 
     cdef Rows gather(self, list chosen):
         """Return Rows of these rows, of which there are some and all in range."""
@@ -273,18 +281,13 @@ cdef class Matrix(Handle):
         if count > UINT32_MAX // n:
             raise ValueError(f"{count} rows of {n} are too many for Rows")
         vector = new_vector()
-        ids = <uint32_t *>PyMem_Malloc(count * n * sizeof(uint32_t))    # freed below
-        if ids == NULL:
-            raise MemoryError(f"no room for {count} rows of a Matrix")
-        try:
-            for number in chosen:
-                first = self.start + <uint32_t>number * n
-                for i in range(first, first + n):
-                    ids[k] = i
-                    k += 1
-            settle_listed(vector, Operands(0, 0, ids), k)
-        finally:
-            PyMem_Free(ids)
+        ids = room_for_ids(vector, count * n)
+        for number in chosen:
+            first = self.start + <uint32_t>number * n
+            for i in range(first, first + n):
+                ids[k] = i
+                k += 1
+        settle_listed(vector, k)
         return new_rows(vector, n)
 
     @property

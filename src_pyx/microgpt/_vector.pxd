@@ -28,7 +28,8 @@ cdef void settle(Vector v, uint32_t start, uint32_t n) noexcept
 cdef Vector as_vector(object x)
 cdef object apply(uint8_t op, object x)
 cdef object arithmetic(Arithmetic how, Vector v, object other, bint reflected)
-cdef int settle_listed(Vector v, Operands x, uint32_t n) except -1
+cdef uint32_t *room_for_ids(Vector v, size_t n) except NULL
+cdef void settle_listed(Vector v, uint32_t n) noexcept
 cdef Vector part_of(Vector v, object indices)
 cdef list numbers(object given, uint32_t n)
 cdef int write_leaves(Operands x, list values) except -1

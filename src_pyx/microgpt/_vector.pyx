@@ -43,26 +43,31 @@ cdef void settle(Vector v, uint32_t start, uint32_t n) noexcept:
     anchor(v, start + n - 1)
 
 
-cdef int settle_listed(Vector v, Operands x, uint32_t n) except -1:
-    """Let the new `v` stand for `n` nodes, as a run if they are one."""
-    cdef uint32_t first = at(x, 0)
+cdef uint32_t *room_for_ids(Vector v, size_t n) except NULL:
+    """Give the new `v` room for `n` ids, and return it. `settle_listed` comes next, or nothing."""
+    PyMem_Free(v.listed)
+    v.listed = <uint32_t *>PyMem_Malloc(n * sizeof(uint32_t))   # owner: v, until its __dealloc__
+    if v.listed == NULL:
+        raise MemoryError(f"no room for a Vector of {n}")
+    return v.listed
+
+
+cdef void settle_listed(Vector v, uint32_t n) noexcept:
+    """Let the new `v` stand for the `n` nodes whose ids it has, as a run if they are one."""
+    cdef uint32_t first = v.listed[0]
     cdef uint32_t highest = first
     cdef uint32_t i
     cdef bint is_run = True
     for i in range(1, n):
-        is_run &= at(x, i) == first + i
-        highest = max(highest, at(x, i))
+        is_run &= v.listed[i] == first + i
+        highest = max(highest, v.listed[i])
     if is_run:
+        PyMem_Free(v.listed)
+        v.listed = NULL
         settle(v, first, n)
-        return 0
-    v.listed = <uint32_t *>PyMem_Malloc(n * sizeof(uint32_t))   # owner: v, until its __dealloc__
-    if v.listed == NULL:
-        raise MemoryError(f"no room for a Vector of {n}")
-    for i in range(n):
-        v.listed[i] = at(x, i)
+        return
     v.n = n
     anchor(v, highest)
-    return 0
 
 
 cdef Vector as_vector(object x):
@@ -169,16 +174,11 @@ cdef class Vector(Handle):
             raise ValueError("Vector needs at least one element" if not given else "Vector has too many elements")
         n = <uint32_t>len(given)
         reserve(tape, n)
-        ids = <uint32_t *>PyMem_Malloc(n * sizeof(uint32_t))    # freed below
-        if ids == NULL:
-            raise MemoryError(f"no room for a Vector of {n}")
-        try:
-            for i in range(n):
-                item = given[i]
-                ids[i] = node(<Value>item) if isinstance(item, Value) else put_leaf(tape, item)
-            settle_listed(self, Operands(0, 0, ids), n)
-        finally:
-            PyMem_Free(ids)
+        ids = room_for_ids(self, n)
+        for i in range(n):
+            item = given[i]
+            ids[i] = node(<Value>item) if isinstance(item, Value) else put_leaf(tape, item)
+        settle_listed(self, n)
 
     def __dealloc__(self):
         PyMem_Free(self.listed)
@@ -332,15 +332,10 @@ cdef Vector part_of(Vector v, object indices):
     if v.listed == NULL and isinstance(indices, range) and indices.step == 1:
         settle(part, at(x, <uint32_t>indices[0]), n)
         return part
-    ids = <uint32_t *>PyMem_Malloc(n * sizeof(uint32_t))        # freed below
-    if ids == NULL:
-        raise MemoryError(f"no room for a Vector of {n}")
-    try:
-        for i in range(n):
-            ids[i] = at(x, <uint32_t>indices[i])
-        settle_listed(part, Operands(0, 0, ids), n)
-    finally:
-        PyMem_Free(ids)
+    ids = room_for_ids(part, n)
+    for i in range(n):
+        ids[i] = at(x, <uint32_t>indices[i])
+    settle_listed(part, n)
     return part
 
 
