@@ -177,14 +177,21 @@ cdef bint fits_part(Tape *t, const Shape *shape, const Part *part, uint32_t star
 
 
 cdef bint fits_listed(Tape *t, const Listed *listed, const Part *part, const Node *node, uint32_t start) noexcept nogil:
-    cdef uint32_t i, k
+    cdef const uint32_t *operand
+    cdef size_t n = listed_operands(node)
+    cdef size_t k
+    cdef uint32_t i
+    cdef uint32_t difference
     for i in range(part.count):
         if node[i].op != part.op or node[i].argument.pair.n != part.n:
             return False
-        for k in range(listed_operands(node)):
-            if t.pool[node[i].a + k] != listed[k].id + (start & listed[k].moves):
-                return False
-        listed += listed_operands(node)
+        operand = &t.pool[node[i].a]
+        difference = 0
+        for k in range(n):                  # without a branch: these can be compared several at once
+            difference |= operand[k] ^ (listed[k].id + (start & listed[k].moves))
+        if difference != 0:
+            return False
+        listed += n
     return True
 
 

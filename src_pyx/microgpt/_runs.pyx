@@ -143,36 +143,30 @@ cdef uint32_t put_dots(Operands x, Operands y, uint32_t n, uint32_t count) noexc
 
 
 cdef uint32_t put_mixture(uint32_t weights, const Operands *rows, uint32_t count, uint32_t n, uint32_t width) noexcept:
-    """Weighted sums of the `n` columns of `count` rows: listed dots, `count` weights for the first `width` columns, the next
+    """Weighted sums of the `n` columns of `count` >= 1 rows: listed dots, `count` weights for the first `width` columns, the next
     `count` for the next ones, and so on. Room for listed dots: n * (2 * count + BLOCK_END) words.
     """
     cdef uint32_t start = tape.top
     cdef double *result = &tape.data[start]
-    cdef const double *row
+    cdef const double *data = tape.data
     cdef double weight
     cdef uint32_t length = <uint32_t>block_length(2 * <size_t>count)
     cdef uint32_t block = <uint32_t>tape.pool_top
     cdef uint32_t *listed = &tape.pool[block]
     cdef uint32_t first = 0
-    cdef uint32_t i, j
+    cdef uint32_t i, j, id
     while first < n:
-        for j in range(first, first + width):
-            result[j] = 0.0
         for i in range(count):
-            weight = tape.data[weights + i]
-            if rows[i].listed == NULL:
-                row = &tape.data[rows[i].start]
-                for j in range(first, first + width):
-                    result[j] += weight * row[j]
-            else:
-                for j in range(first, first + width):
-                    result[j] += weight * tape.data[rows[i].listed[j]]
-        for j in range(first, first + width):
-            for i in range(count):
-                listed[2 * i] = weights + i
-                listed[2 * i + 1] = at(rows[i], j)
-            end_block(listed, length, start + j)
+            weight = data[weights + i]
+            for j in range(width):
+                id = at(rows[i], first + j)
+                result[j] = (result[j] if i > 0 else 0.0) + weight * data[id]
+                listed[j * length + 2 * i] = weights + i
+                listed[j * length + 2 * i + 1] = id
+        for j in range(width):
+            end_block(listed, length, start + first + j)
             listed += length
+        result += width
         weights += count
         first += width
     tape.pool_top += <size_t>n * length
