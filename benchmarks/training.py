@@ -18,7 +18,7 @@ from microgpt import reference
 ROUND = 2  # steps per round: the same documents for each runner
 KEPT = 2  # times as many where the loss is kept, since the first of a turn has no loss before it
 SELDOM = 5  # rounds between the turns of the twin as microgpt.py, for as many steps more: its garbage grows from step to step
-WARM = 10  # steps before those of a round that are compared with the twin's: 1000 in a row find the caches warm, too
+WARM = 100  # steps before those of a round that are compared with the twin's: 1000 in a row find the caches warm, too
 FULL_ROUNDS, FULL_ROUND = 40, 25  # with every step of the twin
 PARTS = ("forward", "backward", "adam")
 NOTES = {
@@ -30,7 +30,7 @@ NOTES = {
     "calls": "the same calls on a model of width 1 and two tokens: next to no arithmetic",
     "loss kept": "until that of the next step is there, as in microgpt.py's loop, for all but the first step of a turn",
     "as microgpt.py": "loss kept, and the search a function that calls itself: only the cyclic collector frees such a graph",
-    "middle half": "of all steps, whose documents have 3 to 14 positions",
+    "middle half": "of all steps, whose documents have 3 to 14 positions; of ratios: of all turns",
 }
 
 
@@ -125,6 +125,25 @@ class Runner:
         return {"total": spread([sum(step) for step in self.times])} | {part: spread(x) for part, x in by_part.items()}
 
 
+class Undivided(Runner):
+    """A Runner that reads the clock only before and after the steps of a turn: reading it for each part takes 2 us, of 50."""
+
+    def run(self, steps: int, warm: int = 0) -> None:
+        """Make the next steps, as a Runner does. The time of each is that of all of them, divided by their number."""
+        for document in self.documents[-warm:] if warm else ():
+            self.step(document)
+        documents = self.documents[len(self.times) : len(self.times) + steps]
+        rates = [0.01 * (1 - step / STEPS) for step in range(len(self.times), len(self.times) + len(documents))]
+        start = clock()
+        for document, learning_rate in zip(documents, rates, strict=True):
+            loss = self.model.loss(document)
+            loss.backward()
+            self.optimizer.step(learning_rate)
+            del loss
+        end = clock()
+        self.times += [((end - start) / 1e6 / len(documents),) for _ in documents]
+
+
 class Orders:
     """The cost of the topological order, by public means.
 
@@ -150,10 +169,10 @@ class Orders:
                 raise AssertionError("backward() took a leaf that was written after its use")
 
 
-def new_engine(start: measure.Start, *, keep: bool = False) -> Runner:
+def new_engine(start: measure.Start, kind: type[Runner] = Runner, *, keep: bool = False) -> Runner:
     """Return the engine before its first step."""
     model = microgpt.GPT(microgpt.GPTConfig(start.vocab_size), start.rng())
-    return Runner(model, microgpt.Adam(model.parameters()), start.documents, keep=keep)
+    return kind(model, microgpt.Adam(model.parameters()), start.documents, keep=keep)
 
 
 def new_twin(start: measure.Start, **options: Any) -> Runner:
@@ -167,7 +186,7 @@ def run(rounds: int, *, full: bool = False) -> dict[str, Any]:
     start = measure.start()
     rounds, per_round = (FULL_ROUNDS, FULL_ROUND) if full else (rounds, ROUND)
     per_engine_round = -(-STEPS // rounds)
-    engine, kept, beside = new_engine(start), new_engine(start, keep=True), new_engine(start)
+    engine, kept, beside = new_engine(start), new_engine(start, keep=True), new_engine(start, Undivided)
     kept.pass_over(start.documents)  # both are compared with the twin's first steps: as if in the middle of a run,
     for document in start.documents:  # with shapes known and the first correction of Adam come to its end
         beside.step(document)
@@ -204,15 +223,17 @@ def run(rounds: int, *, full: bool = False) -> dict[str, Any]:
         **{name: twin.parts() for name, twin in twins.items()},
         "twin, as microgpt.py": as_microgpt.parts(),
         "ratios": {
-            **{name: spread(ratios(twin, beside)) for name, twin in twins.items()},
-            "twin, as microgpt.py": spread(ratios(as_microgpt, kept)),
+            **{name: spread(ratios(twin, beside, per_round)) for name, twin in twins.items()},
+            "twin, as microgpt.py": spread(ratios(as_microgpt, kept, per_round)),
         },
     }
 
 
-def ratios(slow: Runner, fast: Runner) -> list[float]:
-    """Return how many times longer each step of `slow` took than the same step of `fast`."""
-    return [sum(theirs) / sum(ours) for theirs, ours in zip(slow.times, fast.times, strict=False)]
+def ratios(slow: Runner, fast: Runner, steps: int) -> list[float]:
+    """Return how many times longer `slow` took than `fast` for the same steps, so many at a time."""
+    turns = range(0, len(slow.times), steps)
+    theirs, ours = ([sum(map(sum, runner.times[i : i + steps])) for i in turns] for runner in (slow, fast))
+    return [long / short for long, short in zip(theirs, ours, strict=True)]
 
 
 def report(results: dict[str, Any]) -> Iterator[str]:
@@ -224,6 +245,6 @@ def report(results: dict[str, Any]) -> Iterator[str]:
             indent = "    " if part in ("order", "propagation") else "  "
             yield measure.line(indent + part, parts[part])
     for name, ratio in results["ratios"].items():
-        yield measure.line(f"{name} / engine, {ratio['count']} documents", ratio, " times", 0)
+        yield measure.line(f"{name} / engine, {ratio['count']} turns", ratio, " times", 0)
     for name, note in NOTES.items():
         yield f"    {name}: {note}"
