@@ -61,6 +61,11 @@ def backward_as_microgpt(root: reference.Value) -> None:
             child.grad += local_grad * value.grad
 
 
+def rate_at(step: int) -> float:
+    """Return the learning rate of a step, from 0."""
+    return 0.01 * (1 - step / STEPS)
+
+
 class Runner:
     """One engine in training, a step at a time."""
 
@@ -105,7 +110,7 @@ class Runner:
 
     def step(self, document: Sequence[int]) -> tuple[float, ...]:
         """Return the loss, and the CPU milliseconds of forward, backward and adam."""
-        learning_rate = 0.01 * (1 - len(self.losses) / STEPS)
+        learning_rate = rate_at(len(self.losses))
         start = clock()
         loss = self.model.loss(document)
         made = clock()
@@ -133,7 +138,7 @@ class Undivided(Runner):
         for document in self.documents[-warm:] if warm else ():
             self.step(document)
         documents = self.documents[len(self.times) : len(self.times) + steps]
-        rates = [0.01 * (1 - step / STEPS) for step in range(len(self.times), len(self.times) + len(documents))]
+        rates = [rate_at(len(self.times) + i) for i in range(len(documents))]
         start = clock()
         for document, learning_rate in zip(documents, rates, strict=True):
             loss = self.model.loss(document)

@@ -38,7 +38,7 @@ typedef int64_t masks __attribute__((vector_size(32))); /* all bits of a lane, o
 #define DOUBLES(bits) ((lanes)(bits))
 #define SQRT(x) ((lanes){sqrt((x)[0]), sqrt((x)[1]), sqrt((x)[2]), sqrt((x)[3])})
 #define EACH_LANE(f, x, y, k) ((lanes){f((x)[0], (y)[0], k), f((x)[1], (y)[1], k), f((x)[2], (y)[2], k), f((x)[3], (y)[3], k)})
-EACH int all_set(const masks *mask) { return ((*mask)[0] & (*mask)[1] & (*mask)[2] & (*mask)[3]) != 0; }
+EACH int set_lanes(const masks *m) { return (int)(((*m)[0] & 1) | ((*m)[1] & 2) | ((*m)[2] & 4) | ((*m)[3] & 8)); }
 #else
 #define LANES 1
 typedef double lanes;
@@ -49,10 +49,11 @@ typedef int64_t masks;
 #define DOUBLES(bits) double_of(bits)
 #define SQRT(x) sqrt(x)
 #define EACH_LANE(f, x, y, k) f(x, y, k)
-EACH int all_set(const masks *mask) { return *mask != 0; }
+EACH int set_lanes(const masks *m) { return *m != 0; }
 EACH int64_t bits_of(double x) { int64_t bits; memcpy(&bits, &x, sizeof bits); return bits; }
 EACH double double_of(int64_t bits) { double x; memcpy(&x, &bits, sizeof x); return x; }
 #endif
+#define EVERY_LANE ((1 << LANES) - 1) /* as set_lanes tells it: a bit for each */
 #define WITHOUT_SIGN(x) DOUBLES(BITS(x) & INT64_MAX)
 #define WITH_SIGN_OF(x, y) DOUBLES(BITS(x) | (BITS(y) & INT64_MIN))
 #define POWER_OF_TWO(x) DOUBLES(BITS(x) & INT64_C(0x7ff0000000000000)) /* the largest up to x */
@@ -330,32 +331,28 @@ EACH double power(double x, double k, int has_fma)
 
 /* v and v_hat, and data, for lanes of which some are not sure: these as the reference has them. The exponents are hidden from the
  * compiler, which would take a product and a root. */
-SELDOM void redo_v(double *v, double *v_hat, const double *grad, const lanes *new_v, const masks *sure, const struct adam *adam)
+SELDOM void redo_v(double *v, double *v_hat, const double *grad, const lanes *new_v, int sure, const struct adam *adam)
 {
     static const volatile double two = 2.0;
     double sure_v[LANES];
-    int64_t is_sure[LANES];
     int k;
     memcpy(sure_v, new_v, sizeof sure_v);
-    memcpy(is_sure, sure, sizeof is_sure);
     for (k = 0; k < LANES; k++) {
-        v[k] = is_sure[k] ? sure_v[k] : adam->beta2 * v[k] + (1.0 - adam->beta2) * pow(grad[k], two);
+        v[k] = sure >> k & 1 ? sure_v[k] : adam->beta2 * v[k] + (1.0 - adam->beta2) * pow(grad[k], two);
         v_hat[k] = v[k] / adam->correction2;
     }
 }
 
-SELDOM void redo_data(double *data, const double *m, const double *v_hat, const lanes *new_data, const masks *sure,
+SELDOM void redo_data(double *data, const double *m, const double *v_hat, const lanes *new_data, int sure,
                       const struct adam *adam)
 {
     static const volatile double half = 0.5;
     double sure_data[LANES];
-    int64_t is_sure[LANES];
     int k;
     memcpy(sure_data, new_data, sizeof sure_data);
-    memcpy(is_sure, sure, sizeof is_sure);
     for (k = 0; k < LANES; k++)
-        data[k] = is_sure[k] ? sure_data[k]
-                             : data[k] - adam->learning_rate * (m[k] / adam->correction1) / (pow(v_hat[k], half) + adam->eps);
+        data[k] = sure >> k & 1 ? sure_data[k]
+                               : data[k] - adam->learning_rate * (m[k] / adam->correction1) / (pow(v_hat[k], half) + adam->eps);
 }
 
 /* v_hat - root * root, for a root next to that of v_hat: exact with an fma, else next to it. */
@@ -364,22 +361,22 @@ EACH double root_error(double root, double v_hat, int has_fma)
     return has_fma ? FMA(-root, root, v_hat) : (v_hat - root * root) - square_error(root, root * root, has_fma);
 }
 
-/* One step of Adam over n <= BLOCK parameters, a multiple of LANES, in the order and with the roundings of microgpt.reference. The
- * gradients are zeroed.
+/* One step of Adam over n <= BLOCK parameters, a multiple of LANES, in the order and with the roundings of microgpt.reference.
+ * The gradients are zeroed.
  *
  * g * g and sqrt stand in for pow. Where pow might give another double, that mostly disappears in the sum or difference that
  * follows; the few parameters, one in two hundred, where it might not are done again. So are SMALL ones: a square below 1e-300,
- * whose error is not exact, is nothing beside those that are not. `all`: all_set, as this kind of processor does it. Two loops: of
- * short ones the processor has more turns under way at once.
+ * whose error is not exact, is nothing beside those that are not. `set`: set_lanes, as this kind of processor does it. Two loops:
+ * of short ones the processor has more turns under way at once.
  */
 #define BLOCK 64
 #define SMALL 1e-280
 EACH void adam_block(double *RESTRICT data, double *RESTRICT grad, double *RESTRICT m, double *RESTRICT v, size_t n,
-                     const struct adam *adam, double correction1, int has_fma, int (*all)(const masks *))
+                     const struct adam *adam, double correction1, int has_fma, int (*set)(const masks *))
 {
     const double learning_rate = adam->learning_rate, beta1 = adam->beta1, beta2 = adam->beta2, eps = adam->eps;
     const double gain1 = 1.0 - beta1, gain2 = 1.0 - beta2, correction2 = adam->correction2;
-    const int may_be_sure = GLIBC_POW & (eps > 1e-13); /* beside which a root below 1e-30 is nothing */
+    const int may_be_sure = GLIBC_POW & (eps > 1e-13) ? EVERY_LANE : 0; /* beside 1e-13 a root below 1e-30 is nothing */
     double v_hats[BLOCK];
     size_t i;
     for (i = 0; i < n; i += LANES) {
@@ -388,17 +385,15 @@ EACH void adam_block(double *RESTRICT data, double *RESTRICT grad, double *RESTR
         const lanes square = g * g; /* or, next to a tie, the other double beside it: */
         const lanes other_square = EACH_LANE(square_error, g, square, has_fma) * (0.5 / TIE) + square;
         const lanes new_v = kept + gain2 * square;
-        masks sure = ((new_v == kept + gain2 * other_square) & (new_v > SMALL)) | (g == 0.0);
-        if (!may_be_sure)
-            sure ^= sure;
+        const masks is_sure = ((new_v == kept + gain2 * other_square) & (new_v > SMALL)) | (g == 0.0);
+        const int sure = set(&is_sure) & may_be_sure;
         AT(m + i) = beta1 * AT(m + i) + gain1 * g;
-        if (all(&sure)) {
+        if (sure == EVERY_LANE) {
             AT(v + i) = new_v;
             AT(v_hats + i) = new_v / correction2;
         } else {
             const lanes known = new_v;
-            const masks is_known = sure;
-            redo_v(v + i, v_hats + i, grad + i, &known, &is_known, adam);
+            redo_v(v + i, v_hats + i, grad + i, &known, sure, adam);
         }
         AT(grad + i) = SAME(0.0);
     }
@@ -407,7 +402,8 @@ EACH void adam_block(double *RESTRICT data, double *RESTRICT grad, double *RESTR
         const lanes root = SQRT(v_hat);
         lanes m_hat = AT(m + i);
         lanes change, new_data, remainder, other_data;
-        masks sure;
+        masks is_sure;
+        int sure;
         if (correction1 != 1.0) /* so after some 230 steps: a division less */
             m_hat /= correction1;
         change = learning_rate * m_hat / (root + eps);
@@ -415,18 +411,16 @@ EACH void adam_block(double *RESTRICT data, double *RESTRICT grad, double *RESTR
         /* v_hat is (root + e)^2 for an error e of remainder / (2 * root). An ulp of root is 2^-52 of the power of two below it,
          * if that is root itself, too: no double below its square has a root that is rounded up to it. */
         remainder = EACH_LANE(root_error, root, v_hat, has_fma);
-        sure = (WITHOUT_SIGN(remainder) <= root * (2.0 * TIE_WITHIN_1E30 * 0x1p-52) * POWER_OF_TWO(root)) & (v_hat < 1e60);
+        is_sure = (WITHOUT_SIGN(remainder) <= root * (2.0 * TIE_WITHIN_1E30 * 0x1p-52) * POWER_OF_TWO(root)) & (v_hat < 1e60);
         /* the other root is at most 2^-52 of it away, and what comes of it, after two roundings of each, less than 3.5 * 2^-52 */
         other_data = old_data - change * (1.0 - WITH_SIGN_OF(SAME(0x1.cp-51), remainder));
-        sure |= (new_data == other_data) & (WITHOUT_SIGN(new_data) > SMALL);
-        if (!may_be_sure)
-            sure ^= sure;
-        if (all(&sure)) {
+        is_sure |= (new_data == other_data) & (WITHOUT_SIGN(new_data) > SMALL);
+        sure = set(&is_sure) & may_be_sure;
+        if (sure == EVERY_LANE) {
             AT(data + i) = new_data;
         } else {
             const lanes known = new_data;
-            const masks is_known = sure;
-            redo_data(data + i, m + i, v_hats + i, &known, &is_known, adam);
+            redo_data(data + i, m + i, v_hats + i, &known, sure, adam);
         }
     }
 }
@@ -449,16 +443,16 @@ EACH size_t find_huge(const double *x, size_t n)
 }
 
 EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, const struct adam *adam, int has_fma,
-                   int (*all)(const masks *))
+                   int (*set)(const masks *))
 {
     const size_t rest = n % LANES;
     size_t count, i;
     for (i = 0; i < n - rest; i += count) {
         count = n - rest - i < BLOCK ? n - rest - i : BLOCK;
         if (adam->correction1 == 1.0)
-            adam_block(data + i, grad + i, m + i, v + i, count, adam, 1.0, has_fma, all);
+            adam_block(data + i, grad + i, m + i, v + i, count, adam, 1.0, has_fma, set);
         else
-            adam_block(data + i, grad + i, m + i, v + i, count, adam, adam->correction1, has_fma, all);
+            adam_block(data + i, grad + i, m + i, v + i, count, adam, adam->correction1, has_fma, set);
     }
     if (rest > 0) {
         double some[4][LANES] = {{0}};
@@ -467,13 +461,13 @@ EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, c
         from[0] = data + i, from[1] = grad + i, from[2] = m + i, from[3] = v + i;
         for (k = 0; k < 4; k++)
             memcpy(some[k], from[k], rest * sizeof(double));
-        adam_block(some[0], some[1], some[2], some[3], LANES, adam, adam->correction1, has_fma, all);
+        adam_block(some[0], some[1], some[2], some[3], LANES, adam, adam->correction1, has_fma, set);
         for (k = 0; k < 4; k++)
             memcpy(from[k], some[k], rest * sizeof(double));
     }
 }
 
-#define VARIANT(name, target, has_fma, wide, all)                                                                               \
+#define VARIANT(name, target, has_fma, wide, set)                                                                               \
     target static void name##_products(double *y, const double *w, const double *x, size_t rows, size_t n, size_t count)        \
     {                                                                                                                           \
         products(y, w, x, rows, n, count, wide);                                                                                \
@@ -489,7 +483,7 @@ EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, c
     }                                                                                                                           \
     target static void name##_adam_run(double *data, double *grad, double *m, double *v, size_t n, const struct adam *adam)     \
     {                                                                                                                           \
-        adam_run(data, grad, m, v, n, adam, has_fma, all);                                                                      \
+        adam_run(data, grad, m, v, n, adam, has_fma, set);                                                                      \
     }                                                                                                                           \
     target static double name##_power(double x, double k)                                                                       \
     {                                                                                                                           \
@@ -499,16 +493,16 @@ EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, c
                                         name##_adam_run};
 
 #if defined(__FP_FAST_FMA)
-VARIANT(baseline, , 1, 0, all_set)
+VARIANT(baseline, , 1, 0, set_lanes)
 #else
-VARIANT(baseline, , 0, 0, all_set)
+VARIANT(baseline, , 0, 0, set_lanes)
 #endif
 #if defined(__GNUC__) && defined(__x86_64__)
-__attribute__((target("avx2,fma"))) static inline int avx2_all_set(const masks *mask)
+__attribute__((target("avx2,fma"))) static inline int avx2_set_lanes(const masks *m)
 {
-    return _mm256_movemask_pd((__m256d)*mask) == 15;
+    return _mm256_movemask_pd((__m256d)*m);
 }
-VARIANT(avx2, __attribute__((target("avx2,fma"))), 1, 1, avx2_all_set)
+VARIANT(avx2, __attribute__((target("avx2,fma"))), 1, 1, avx2_set_lanes)
 #endif
 
 /* The i-th variant, the widest last; NULL if there is none, or not on this processor. */
