@@ -92,7 +92,31 @@ class Value:
         return self.abs()
 
     def __float__(self) -> float:
-        return float(self.data)
+        raise TypeError(
+            "a Value does not become a float by itself, its gradient would be lost: take value.data for the number, "
+            "or the functions of this module, such as exp(value), for ops"
+        )
+
+    def __int__(self) -> int:
+        return int(self.data)
+
+    def __round__(self, digits: int | None = None) -> float:
+        return round(self.data, digits)
+
+    def __format__(self, form: str) -> str:
+        return format(self.data, form) if form else repr(self)
+
+    def __lt__(self, other: Value | float) -> bool:
+        return self.data < as_value(other).data
+
+    def __le__(self, other: Value | float) -> bool:
+        return self.data <= as_value(other).data
+
+    def __gt__(self, other: Value | float) -> bool:
+        return self.data > as_value(other).data
+
+    def __ge__(self, other: Value | float) -> bool:
+        return self.data >= as_value(other).data
 
     def __repr__(self) -> str:
         return f"Value(data={self.data}, grad={self.grad})"

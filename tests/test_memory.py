@@ -172,7 +172,7 @@ def test_every_op_reserves_all_the_room_it_takes(name: str) -> None:
     tape = get_tape()
     for margin in range(60):
         for _ in range(1000):  # and the tape is small again
-            float(xs[0] * 2)
+            _ = (xs[0] * 2).data
         tape.collect()
         padding = [Value(0.0) for _ in range(tape.room - tape.nodes - margin)]
         made = function()
@@ -310,7 +310,7 @@ def test_memory_of_a_large_graph_is_given_back() -> None:
     assert large > 38e6
     del y
     for _ in range(1000):
-        float(Value(1.0) * 2)
+        _ = (Value(1.0) * 2).data
     assert get_tape().nbytes < large / 4
 
 

@@ -35,7 +35,7 @@ def run(form: Callable[..., Any], row: Row, engine: Engine, point: tuple[float, 
     values = [engine.Value(x) for x in point]
     root = form(row, engine, values)
     root.backward()
-    return float(root), [float(v.grad) for v in values]
+    return float(root.data), [float(v.grad) for v in values]
 
 
 def equal(x: float, y: float) -> bool:

@@ -54,7 +54,13 @@ def test_indices_and_slices_are_views() -> None:
 @pytest.mark.parametrize("other", [[4.0, 5.0, 6.0], (4.0, 5.0, 6.0), Vector([4.0, 5.0, 6.0]), 4.0, np.float64(4), Value(4.0)])
 def test_operators_are_elementwise_on_either_side(other: Any) -> None:
     v = Vector([1.0, 2.0, 3.0])
-    others = list(other) if isinstance(other, list | tuple) else other.data if isinstance(other, Vector) else [float(other)] * 3
+    others = (
+        list(other)
+        if isinstance(other, list | tuple)
+        else other.data
+        if isinstance(other, Vector)
+        else [other.data if isinstance(other, Value) else other] * 3
+    )
     assert (v + other).data == [a + b for a, b in zip(v.data, others, strict=True)]
     assert (other + v).data == [a + b for a, b in zip(v.data, others, strict=True)]
     assert (v - other).data == [a - b for a, b in zip(v.data, others, strict=True)]
@@ -115,6 +121,12 @@ def test_data_and_grad_can_be_set() -> None:
         (w[0] * 2).data = [1, 2]
     used = w @ [Value(1.0), Value(2.0)]
     w.data = w.data
+    used[0].backward()  # nothing is out of date
+    w.data = [[5, 6], [9, 10.5]]
+    with pytest.raises(RuntimeError, match="`dot`"):
+        used[1].backward()
+    used[0].backward()
+    w[0].data = [5, 6.5]
     with pytest.raises(RuntimeError, match="`dot`"):
         used[0].backward()
 

@@ -6,4 +6,6 @@ from microgpt._tape cimport Tape
 
 cdef int backward(Tape *t, uint32_t root) except -1
 cdef int refuse_stale(Tape *t, uint32_t i) except -1
+cdef bint has_no_partials(Tape *t, uint32_t i) noexcept
+cdef int pass_on(Tape *t, uint32_t i) except -1
 cdef int zero_grad(Tape *t, uint32_t root) except -1

@@ -1,6 +1,7 @@
 """Backward, along the topological order."""
 
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt._ops cimport (
@@ -8,14 +9,16 @@ from microgpt._ops cimport (
 )
 from microgpt._order cimport BETWEEN_SIGNALS, arrange, first, forget, free_large, operands, search, second
 from microgpt._recall cimport Run
-from microgpt._tape cimport ADD, DOT, LAST_BINARY, LAST_UNARY, LEAF, MUL, Node, Tape, written
+from microgpt._tape cimport (
+    ADD, CUSTOM, DOT, LAST_BINARY, LAST_UNARY, LEAF, MUL, NO_PARTIALS, Handle, Node, Tape, has_changed
+)
 
 
 cdef bint is_stale(Tape *t, uint32_t i) noexcept nogil:
     """Whether a leaf that node `i` needs for its partials was written after the node was made."""
     cdef uint32_t k
     cdef uint8_t op = t.node[i].op
-    if not reads_operands(op):
+    if op == LEAF or not reads_operands(op):
         return False
     if op <= LAST_UNARY:
         return written_after(t, t.node[i].a, i)
@@ -28,7 +31,7 @@ cdef bint is_stale(Tape *t, uint32_t i) noexcept nogil:
 
 
 cdef inline bint written_after(Tape *t, uint32_t child, uint32_t i) noexcept nogil:
-    return t.node[child].op == LEAF and written(t, child) > i
+    return t.node[child].op == LEAF and has_changed(t, child, i)
 
 
 cdef int refuse_stale(Tape *t, uint32_t i) except -1:
@@ -36,6 +39,78 @@ cdef int refuse_stale(Tape *t, uint32_t i) except -1:
     if is_stale(t, i):
         raise RuntimeError(f"a leaf used by `{name_of(t.node[i].op)}` was changed after it was used: compute the result again, "
                            "then ask for its gradients")
+    return 0
+
+
+cdef bint has_no_partials(Tape *t, uint32_t i) noexcept:
+    return t.node[i].op == CUSTOM and t.node[i].argument.pair.b == NO_PARTIALS
+
+
+cdef dict attributes_at(Tape *t, uint32_t i):
+    """Return what was written on node `i`."""
+    cdef PyObject *handle = t.handle[i]
+    while handle != NULL:
+        if (<Handle>handle).attributes != NULL:
+            return <dict>(<Handle>handle).attributes
+        handle = (<Handle>handle).next
+    return {}
+
+
+cdef int refuse_without_partials(Tape *t, uint32_t i) except -1:
+    """Raise if nothing says how to pass on the gradient of node `i`."""
+    if has_no_partials(t, i) and "_backward" not in attributes_at(t, i):
+        name = attributes_at(t, i).get("_op", name_of(CUSTOM))
+        raise RuntimeError(f"the node `{name}` cannot pass its gradient on: give its partials, Value(data, children, local_grads), "
+                           "or set a function that adds to the grad of its children, node._backward = f")
+    return 0
+
+
+cdef int pass_on(Tape *t, uint32_t i) except -1:
+    """Add partial * grad of node `i` to the grad of each of its operands."""
+    refuse_stale(t, i)
+    refuse_without_partials(t, i)
+    if t.node[i].op != LEAF:
+        propagate(t, i, 0, operands(t, i))
+    return 0
+
+
+cdef bint has_own(Tape *t, const Run *run) noexcept:
+    """Whether a node of the run may have its own `_backward`, or is a leaf, which has no other."""
+    cdef uint32_t i
+    cdef PyObject *handle
+    if t.node[run.first].op == LEAF:
+        return True
+    for i in range(run.first, run.first + run.count):
+        handle = t.handle[i]
+        while handle != NULL:
+            if (<Handle>handle).attributes != NULL:
+                return True
+            handle = (<Handle>handle).next
+    return False
+
+
+cdef int propagate_own(Tape *t, Run run, uint32_t low, uint32_t high) except -1:
+    """As `propagate`, node by node: those with their own `_backward` do what that does. `low`, `high`: of a run of one."""
+    cdef uint32_t i
+    for i in range(run.first + run.count - 1, run.first - 1, -1):
+        if run.count > 1:
+            high = operands(t, i)
+        own = attributes_at(t, i).get("_backward")
+        if own is None:
+            if t.node[i].op != LEAF:
+                propagate(t, i, low, high)
+        elif high == operands(t, i):        # of a sum in segments the one that comes first
+            own()
+    return 0
+
+
+cdef int refuse_any_without_partials(Tape *t) except -1:
+    """As `refuse_without_partials`, of every node of the order."""
+    cdef size_t k
+    cdef uint32_t i
+    for k in range(search.length):
+        for i in range(search.order[k].first, search.order[k].first + search.order[k].count):
+            refuse_without_partials(t, i)
     return 0
 
 
@@ -70,7 +145,10 @@ cdef int propagate_all(Tape *t, uint32_t root, bint split) except -1:
     cdef double *grad = t.grad
     cdef const Run *order = search.order
     cdef const Node *node
+    cdef bint own = t.own_backward
     refuse_any_stale(t)
+    if own:
+        refuse_any_without_partials(t)
     grad[root] = 1.0
     k = search.length
     while k > 0:
@@ -80,11 +158,19 @@ cdef int propagate_all(Tape *t, uint32_t root, bint split) except -1:
             PyErr_CheckSignals()    # a handler may make nodes, for which the arrays may move
             data = t.data
             grad = t.grad
+        if own and has_own(t, &order[k - 1]):
+            i = order[k - 1].first
+            propagate_own(t, order[k - 1], search.segment[k - 1].low if split else 0,
+                          search.segment[k - 1].high if split else operands(t, i))
+            data = t.data           # as after a signal
+            grad = t.grad
+            k -= 1
+            continue
         i = order[k - 1].first
         node = &t.node[i]
         g = grad[i]
         if order[k - 1].count > 1:
-            count = count_products(t, order, k) if node.op == DOT else 1
+            count = count_products(t, order, k) if node.op == DOT and not own else 1
             if count > 1:
                 propagate_products(t, order[k - count].first, order[k - 1].count, count)
                 work += (count - 1) * order[k - 1].count

@@ -1,11 +1,15 @@
 """Matrix and Rows: many vectors. A Matrix holds leaves; Rows are what is computed from it for several vectors at once."""
 
 cimport cython
+from cpython.object cimport PyObject, PyTypeObject, traverseproc, visitproc
 from cpython.slice cimport PySlice_GetIndicesEx
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t
 
+from microgpt cimport _tape
 from microgpt._runs cimport put_products, run
-from microgpt._tape cimport ABS, BLOCK_END, LIVE, Tape, anchor, put_leaf, reserve, reserve_listed, tape
+from microgpt._tape cimport (
+    ABS, BLOCK_END, MATRIX, Behaviour, Tape, Visit, anchor, put_leaf, reserve, reserve_listed, tape
+)
 from microgpt._value cimport as_number
 from microgpt._vector cimport (
     MINUS, OVER, PLUS, POWER, TIMES, Arithmetic, Vector, apply, arithmetic, as_vector, elements, new_vector, numbers, part_of,
@@ -61,7 +65,8 @@ cdef object arithmetic_of_rows(Arithmetic how, Rows rows, object other, bint ref
     return result if result is NotImplemented else new_rows(result, rows.n)
 
 
-# It refers to a Vector alone, which refers to no object, so that no cycle goes through it. A step makes some 15, kept for reuse.
+# It refers to a Vector alone, so that no cycle goes through it that Python's collector could free; _cycles.pyx sees it all the same.
+# A step makes some 15, kept for reuse.
 @cython.no_gc
 @cython.freelist(32)
 cdef class Rows:
@@ -173,6 +178,13 @@ cdef class Rows:
     __array_ufunc__ = None          # numpy leaves operators to this class, it does not take it for a sequence
 
 
+cdef int visit_vector(PyObject *rows, visitproc visit, void *arg) except -1:
+    return visit(<PyObject *>(<Rows>rows).vector, arg)
+
+
+(<PyTypeObject *>Rows).tp_traverse = <traverseproc>visit_vector
+
+
 cdef uint32_t row_number(object index, Py_ssize_t count, str what) except? 0:
     """Return the number of a row, which may be counted from the end."""
     cdef Py_ssize_t i = index
@@ -203,6 +215,19 @@ cdef list rows_of_numbers(object given, Py_ssize_t count, uint32_t n, str what):
     return rows
 
 
+cdef void each_of_matrix(PyObject *matrix, Tape *t, Visit visit) noexcept:
+    cdef uint32_t i
+    for i in range((<Matrix>matrix).start, (<Matrix>matrix).id + 1):
+        visit(t, i)
+
+
+cdef void move_matrix(PyObject *matrix, const uint32_t *moved) noexcept:
+    (<Matrix>matrix).start = moved[(<Matrix>matrix).start]
+
+
+_tape.behaviour_of_matrices = Behaviour(each_of_matrix, move_matrix)
+
+
 cdef class Matrix(Handle):
     """Rows of leaves, one after the other.
 
@@ -210,6 +235,9 @@ cdef class Matrix(Handle):
     with x, or Rows of them where x are Rows; `matrix[i]` is row i, `matrix[[i, j]]` and `matrix[i:j]` are Rows.
     Errors: TypeError for an item that is no number; ValueError if there is no row, a row is empty, or rows differ in length.
     """
+
+    def __cinit__(self):
+        self.kind = MATRIX
 
     def __init__(self, rows):
         cdef list given = [[as_number(item, "Matrix") for item in row] for row in rows]
@@ -230,15 +258,6 @@ cdef class Matrix(Handle):
             for item in row:
                 put_leaf(tape, item)
         anchor(self, tape.top - 1)
-
-    cdef void mark(self, Tape *t) noexcept:
-        cdef uint32_t i
-        for i in range(self.start, self.id + 1):
-            t.seen[i] |= LIVE
-
-    cdef void move(self, const uint32_t *moved) noexcept:
-        Handle.move(self, moved)
-        self.start = moved[self.start]
 
     @property
     def shape(self):

@@ -104,7 +104,8 @@ cdef inline bint descend(Tape *t, uint32_t id, bint split) noexcept nogil:
     cdef const Node *node = &t.node[id]
     t.seen[id] = SEEN
     if node.op <= LAST_BINARY:
-        if t.seen[node.a] == SEEN and (node.op <= LAST_UNARY or t.seen[node.argument.pair.b] == SEEN):
+        if node.op == LEAF or (         # a leaf is come to only for its own `_backward`
+                t.seen[node.a] == SEEN and (node.op <= LAST_UNARY or t.seen[node.argument.pair.b] == SEEN)):
             add_segment(id, 0, 0, split)
             return True
     elif skip_seen(t, id, 0) == node.argument.pair.n:
@@ -429,8 +430,9 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
     cdef size_t taken
     cdef uint8_t op
     cdef size_t turns = 0
+    cdef bint in_runs = not split and not t.own_leaves      # runs and shapes are of nodes whose leaves are SEEN
     search.limit = FIRST_TRY
-    if t.node[root].op == LEAF:
+    if t.seen[root] == SEEN:        # a leaf
         return True
     descend(t, root, split)
     while search.depth > 0:
@@ -476,12 +478,12 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
             child = second(t, i, k)
         if t.seen[child] == OPEN:
             return False
-        if op == SUM and k == 0 and not split and search.watched == 0 and search.bundled == 0:
+        if op == SUM and k == 0 and in_runs and search.watched == 0 and search.bundled == 0:
             search.length += take_cross_entropies(t, child, node.argument.pair.n, &search.order[search.length], &taken)
             turns += taken
             if taken > 0:
                 continue
-        if op == DOT and k == 0 and not split:
+        if op == DOT and k == 0 and in_runs:
             taken = recall_or_watch(t, node, child)
             turns += taken
             if taken > 0 or path(search.depth - 1).id == BUNDLE:
@@ -492,7 +494,7 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
             else:
                 mark(t, i, step.next, k, OPEN)
         step.next = k
-        taken = 0 if split or search.node_by_node else take(t, i, k, child)
+        taken = take(t, i, k, child) if in_runs and not search.node_by_node else 0
         if taken == 0:
             descend(t, child, split)
         turns += taken

@@ -10,7 +10,8 @@ cdef extern from *:
     #define MICROGPT_SPARES 256     /* 1 for a sanitizer, which must see objects being freed */
     #endif
 
-    /* Return the one reference to an object that had none, as PyObject_Init does, which other builds of Python need. */
+    /* Give an object that has no reference left the one that is returned, as PyObject_Init does, which other builds of
+     * Python need. */
     static inline PyObject *revive(PyObject *dead)
     {
     #if defined(Py_REF_DEBUG) || defined(Py_TRACE_REFS)
@@ -24,6 +25,7 @@ cdef extern from *:
     enum:
         SPARES "MICROGPT_SPARES"
     object revive(PyObject *dead)
+    PyObject *revive_kept "revive" (PyObject *dead)     # the reference is the tape's
 
 cdef enum:
     UNSEEN = 0                      # a computed node that the depth-first search has not reached
@@ -63,18 +65,21 @@ cdef enum:
     LAST_UNARY = MAXIMUM_CONSTANT   # ops up to here have one operand
     LAST_BINARY = MAXIMUM           # ops up to here have two at most
 
+cdef enum:
+    NO_PARTIALS = 1                 # of a custom node, in Pair.b: they were not given, only its own `_backward` can do its step
+
 cdef struct Pair:
-    uint32_t b                      # second operand, or start of the second span
+    uint32_t b                      # second operand, or start of the second span; of a custom node, NO_PARTIALS or 0
     uint32_t n                      # length of each span, or number of operands (pairs of a dot) in the block
 
 cdef union Argument:
     Pair pair                       # of an op with two operands or spans
     double constant                 # of an op with one operand and a number
-    uint64_t stamp                  # of a leaf: when its data was last written (new_stamp), 0 for never
+    uint64_t stamp                  # of a leaf: when an optimizer last wrote it (new_stamp), 0 for never
 
 cdef struct Node:
     uint32_t op                     # which Op made it
-    uint32_t a                      # first operand, or start of the first span, or start of a pool block
+    uint32_t a                      # first operand, or start of the first span, or of a pool block; of a leaf, its last Past
     Argument argument               # what else the op needs
 
 cdef inline uint32_t listed_operands(const Node *node) noexcept nogil:
@@ -83,6 +88,11 @@ cdef inline uint32_t listed_operands(const Node *node) noexcept nogil:
         return 0
     return 2 * node.argument.pair.n if node.op == DOT_LISTED else node.argument.pair.n
 
+
+cdef struct Past:                   # data of a leaf before it was set to another value: nodes made until then used it
+    uint64_t clock                  # when it was set
+    double data
+    uint32_t older                  # the Past before this one, 0 for none
 
 cdef struct Tape:
     double *data                    # the value
@@ -95,6 +105,15 @@ cdef struct Tape:
     uint32_t cleared                # the handles of [top, cleared) are NULL
     uint32_t floor                  # what the last rewind left; the nodes from here on are young
     uint32_t young                  # handles anchored at young nodes
+    uint32_t kept                   # KEPT Values
+    uint32_t kept_young             # those anchored at young nodes
+    PyObject *dropped               # KEPT Values whose nodes are gone, linked by `next`: to be released where any code may run
+    PyObject **garbage              # attributes that only cycles refer to (_cycles.pyx), owned: to be released there, too
+    size_t garbages
+    uint32_t garbage_nodes          # how many nodes will go with them
+    bint releasing                  # `release` is under way
+    bint own_backward               # whether a node ever had a `_backward` of its own, or no partials
+    bint own_leaves                 # whether a leaf ever had
 
     uint32_t *pool                  # operands listed one by one: a block per node (put_block)
     size_t pool_top                 # first free word
@@ -109,26 +128,49 @@ cdef struct Tape:
     uint32_t run_end                # where it is one store and not one for each
     uint64_t run_stamp
 
+    Past *past                      # [1, past_top): what leaves were before
+    size_t past_top
+    size_t past_capacity
+
     bint fixed                      # ids are in use elsewhere: no collection now
     uint32_t peak                   # highest top of the last `rewinds` rewinds, to see whether the arrays are too large
     uint32_t rewinds
 
+cdef enum Kind:
+    VALUE
+    VECTOR
+    MATRIX
+    KEPT                            # a Value that only the tape refers to, since its node has attributes
+
 cdef class Handle:
     cdef uint32_t id                # highest node that this object stands for; 0 if for none
+    cdef uint8_t kind
     cdef PyObject *next             # the handles before and after it at the same node, borrowed, or NULL
     cdef PyObject *previous
-    cdef void mark(self, Tape *t) noexcept                  # set LIVE on every node that the handle stands for
-    cdef void move(self, const uint32_t *moved) noexcept    # they have new ids, moved[id]
+    cdef PyObject *attributes       # of a Value: dict of what was written on it, owned, or NULL
+
+ctypedef void (*Visit)(Tape *t, uint32_t id) noexcept
+
+cdef struct Behaviour:              # of a kind of handle that stands for many nodes
+    void (*each)(PyObject *handle, Tape *t, Visit visit) noexcept           # call `visit` with each of them
+    void (*move)(PyObject *handle, const uint32_t *moved) noexcept          # they have new ids, moved[id]; its own is set
+
+cdef Behaviour behaviour_of_vectors
+cdef Behaviour behaviour_of_matrices
+cdef void (*find_cycles)(Tape *t) noexcept                                  # of _cycles.pyx, which is loaded later
 
 cdef Tape *tape                     # the one of this process
 
 cdef int grow(Tape *t, size_t n) except -1
-cdef void rewind(Tape *t) noexcept
+cdef bint rewind(Tape *t) noexcept
 cdef int grow_pool(Tape *t, size_t words) except -1
 cdef void collect(Tape *t) noexcept
+cdef void release(Tape *t) noexcept
+cdef void each_node(PyObject *handle, Tape *t, Visit visit) noexcept
 cdef uint64_t new_stamp(Tape *t) except 0
 cdef void stamp_run(Tape *t, uint32_t start, uint32_t n, uint64_t stamp) noexcept nogil
-cdef uint32_t written(Tape *t, uint32_t leaf) noexcept nogil
+cdef int write_leaf(Tape *t, uint32_t leaf, double data) except -1
+cdef bint has_changed(Tape *t, uint32_t leaf, uint32_t since) noexcept nogil
 
 
 cdef inline void anchor_new(Handle handle, uint32_t id) noexcept:
@@ -146,20 +188,31 @@ cdef inline void anchor(Handle handle, uint32_t id) noexcept:
     anchor_new(handle, id)
 
 
-cdef inline void detach(Handle handle) noexcept:
-    """Let go of what the dying `handle` kept. It calls nothing of Python."""
-    if handle.id == 0:
-        rewind(tape)       # the op that was to fill it failed: its nodes go with it
-        return
-    tape.young -= handle.id >= tape.floor
-    if handle.next != NULL:
-        (<Handle>handle.next).previous = handle.previous
+cdef inline bint only_kept(PyObject *handle) noexcept:
+    """Whether no live handle is among these, all those of one node; there is one at least."""
+    return (<Handle>handle).kind == KEPT and (<Handle>handle).next == NULL
+
+
+cdef inline bint rewind_below(uint32_t id) noexcept:
+    """Rewind where the node, which has no live handle any more, was the last one to hold the tape's top. Return as `rewind`."""
+    return (id == tape.top - 1 or (tape.young == 0 and id >= tape.floor)) and rewind(tape)
+
+
+cdef inline bint detach(Handle handle) noexcept:
+    """Let go of what the dying `handle` kept. Return whether `release` is to follow, which may run any code; this does not."""
+    cdef uint32_t id = handle.id
+    cdef PyObject *rest = handle.next
+    if id == 0:
+        return rewind(tape)             # the op that was to fill it failed: its nodes go with it
+    tape.young -= id >= tape.floor
+    if rest != NULL:
+        (<Handle>rest).previous = handle.previous
     if handle.previous != NULL:
-        (<Handle>handle.previous).next = handle.next
-        return
-    tape.handle[handle.id] = handle.next
-    if handle.next == NULL and (handle.id == tape.top - 1 or (tape.young == 0 and handle.id >= tape.floor)):
-        rewind(tape)
+        (<Handle>handle.previous).next = rest
+        rest = tape.handle[id]
+    else:
+        tape.handle[id] = rest
+    return (rest == NULL or only_kept(rest)) and rewind_below(id)
 
 
 # Most handles live for a moment, as a term of an expression. Keeping the dead ones for reuse spares the general ways of making
@@ -176,15 +229,17 @@ cdef inline object take_spare(Spares *spares):
     return revive(spares.kept[spares.n])
 
 
-cdef inline void keep_spare(Spares *spares, PyObject *dying) noexcept:
-    """Detach the handle whose last reference has gone and keep the object; there must be room."""
-    detach(<Handle>dying)
+cdef inline bint keep_spare(Spares *spares, PyObject *dying) noexcept:
+    """Detach the handle whose last reference has gone and keep the object; there must be room. Return as `detach`."""
+    cdef bint dropped = detach(<Handle>dying)
     (<Handle>dying).id = 0
     (<Handle>dying).next = (<Handle>dying).previous = NULL
     spares.kept[spares.n] = dying
     spares.n += 1
+    return dropped
 
 
+cdef bint try_reallocate(void **array, size_t n, size_t size) noexcept
 cdef int reallocate(void **array, size_t n, size_t size) except -1
 
 

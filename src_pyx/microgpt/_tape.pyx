@@ -1,8 +1,12 @@
 """The tape: memory of every node, told in the verbs reserve, put, rewind and collect."""
 
+from cpython.ref cimport Py_DECREF
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+cdef extern from "Python.h":
+    int Py_AddPendingCall(int (*function)(void *), void *argument)
 
 cdef enum:
     FIRST_CAPACITY = 1 << 12
@@ -89,14 +93,69 @@ cdef size_t move_operands(Tape *t, uint32_t i, const uint32_t *moved, size_t poo
 cdef class Handle:
     """What Python holds: keeps its nodes, and all that they were computed from, on the tape."""
 
-    cdef void mark(self, Tape *t) noexcept:
-        t.seen[self.id] |= LIVE
-
-    cdef void move(self, const uint32_t *moved) noexcept:
-        self.id = moved[self.id]
-
     def __dealloc__(self):
-        detach(self)
+        cdef bint dropped = detach(self)
+        self.id = 0
+        if dropped:
+            release(tape)
+
+
+cdef void each_node(PyObject *handle, Tape *t, Visit visit) noexcept:
+    """Call `visit` with each node that `handle` stands for."""
+    if (<Handle>handle).kind == VECTOR:
+        behaviour_of_vectors.each(handle, t, visit)
+    elif (<Handle>handle).kind == MATRIX:
+        behaviour_of_matrices.each(handle, t, visit)
+    else:
+        visit(t, (<Handle>handle).id)
+
+
+cdef void mark_node(Tape *t, uint32_t id) noexcept:
+    t.seen[id] |= LIVE
+
+
+cdef void move_handle(PyObject *handle, const uint32_t *moved) noexcept:
+    """Let `handle` stand for the same nodes, which have new ids, moved[id]."""
+    (<Handle>handle).id = moved[(<Handle>handle).id]
+    if (<Handle>handle).kind == VECTOR:
+        behaviour_of_vectors.move(handle, moved)
+    elif (<Handle>handle).kind == MATRIX:
+        behaviour_of_matrices.move(handle, moved)
+
+
+cdef void drop_kept(Tape *t, uint32_t id) noexcept:
+    """The node `id` goes, and with it the KEPT Value that is its only handle; `release` frees it."""
+    cdef PyObject *kept = t.handle[id]
+    t.handle[id] = NULL
+    t.kept -= 1
+    t.kept_young -= id >= t.floor
+    (<Handle>kept).id = 0
+    (<Handle>kept).next = t.dropped
+    t.dropped = kept
+
+
+cdef void release(Tape *t) noexcept:
+    """Free the attributes of nodes that are gone. That may run any code, which may use the tape."""
+    cdef PyObject *kept
+    if t.releasing:                 # a Value that dies on the way calls this, too: no recursion
+        return
+    t.releasing = True
+    while t.dropped != NULL or t.garbages > 0:
+        if t.garbages > 0:
+            t.garbages -= 1
+            Py_DECREF(<object>t.garbage[t.garbages])
+            continue
+        kept = t.dropped
+        t.dropped = (<Handle>kept).next
+        (<Handle>kept).next = NULL
+        (<Handle>kept).kind = VALUE
+        Py_DECREF(<object>kept)
+    t.releasing = False
+
+
+cdef int release_later(void *_) noexcept:
+    release(tape)
+    return 0
 
 
 cdef Tape the_tape                  # owner of the arrays, until the process ends: handles may live as long
@@ -112,17 +171,20 @@ cdef int grow(Tape *t, size_t n) except -1:
 
 
 cdef int grow_arrays(Tape *t, size_t n) except -1:
-    """Make room for `n` more nodes: collect, then at least double unless that left two thirds of the room.
+    """Make room for `n` more nodes: collect, then at least double unless that leaves two thirds of the room. What is garbage
+    but not released yet does not count; for a while it takes some room of its own.
 
     So a node costs constant time on average, however many there are and however many of them stay.
     """
-    cdef size_t capacity
+    cdef size_t capacity = t.capacity
+    cdef bint ample
     collect(t)
-    if 3 * (t.top + n) <= t.capacity:
+    ample = 3 * (t.top - t.garbage_nodes + n) <= capacity
+    if ample and (t.garbage_nodes == 0 or 4 * (t.top + n) <= 3 * capacity):
         return 0
     if t.top + n > UINT32_MAX:
         raise MemoryError(f"a tape holds at most {UINT32_MAX - 1} nodes, {t.top - 1 + n} wanted")
-    capacity = min(max(t.top + n, 2 * <size_t>t.capacity), <size_t>UINT32_MAX)
+    capacity = min(max(t.top + n, capacity + (capacity // 2 if ample else capacity)), <size_t>UINT32_MAX)
     if not resize(t, capacity) and t.top + n > t.capacity:
         raise MemoryError(f"no memory for a tape of {capacity} nodes")
     return 0
@@ -150,23 +212,27 @@ cdef bint resize(Tape *t, size_t capacity) noexcept:
     return True
 
 
-cdef void rewind(Tape *t) noexcept:
-    """Drop every node above the highest live handle.
+cdef bint rewind(Tape *t) noexcept:
+    """Drop every node above the highest live handle. Return whether nodes with attributes were among them: `release` frees those.
 
     Children are below their parents, so no handle can reach them. A training step written as a function, a temporary
     of an expression and an op that failed half-way all end here, and the next op reuses the same, cache-warm memory.
     Cost: one look per dropped node, none at those above the last rewind's end if no handle is there.
     """
-    cdef uint32_t top = t.top if t.young > 0 else t.floor
+    cdef uint32_t top = t.top if t.young > 0 or t.kept_young > 0 else t.floor
     cdef PyObject **handle = t.handle
     cdef bint rewritten = False
-    while top > 8 and eight_without_handle(t, top - 8):
-        top -= 8
-    while top > 1 and handle[top - 1] == NULL:
-        top -= 1
+    while True:
+        while top > 8 and eight_without_handle(t, top - 8):
+            top -= 8
+        while top > 1 and handle[top - 1] == NULL:
+            top -= 1
+        if t.kept == 0 or top == 1 or not only_kept(handle[top - 1]):
+            break
+        drop_kept(t, top - 1)
     t.peak = max(t.peak, t.top)
     t.top = t.floor = top
-    t.young = 0
+    t.young = t.kept_young = 0
     t.pool_top = pool_end(t, top)
     # The nodes that survive are older than every write made above the new top.
     while t.writes > 0 and t.write_top[t.writes - 1] > top:
@@ -178,6 +244,7 @@ cdef void rewind(Tape *t) noexcept:
     t.rewinds += 1
     if t.rewinds == 256:
         shrink(t)
+    return t.dropped != NULL
 
 
 cdef size_t pool_end(Tape *t, uint32_t top) noexcept:
@@ -202,11 +269,14 @@ cdef void collect(Tape *t) noexcept:
 
     One sweep from the top marks what the handles reach, since children are below their parents; one from the bottom moves
     it. No recursion. Cost: a few nanoseconds per node, operands included. Without memory for the map of ids, or while ids
-    are in use (`fixed`), nothing happens.
+    are in use (`fixed`), nothing happens. Attributes of nodes that go are released by the interpreter between two of its
+    instructions, since an op may be in the middle of its work.
     """
     cdef uint32_t *moved                # the new id of each node: how many live ones are below; owner: this call
     cdef uint32_t i, first, live
     cdef PyObject *handle
+    cdef bint attributes = False
+    t.garbage_nodes = 0
     if t.fixed:
         return
     moved = <uint32_t *>malloc((t.top + <size_t>1) * sizeof(uint32_t))
@@ -221,10 +291,14 @@ cdef void collect(Tape *t) noexcept:
         i -= 1
         handle = t.handle[i]
         while handle != NULL:
-            (<Handle>handle).mark(t)
+            if (<Handle>handle).kind != KEPT:
+                each_node(handle, t, mark_node)
+            attributes |= (<Handle>handle).attributes != NULL
             handle = (<Handle>handle).next
         if t.seen[i] & LIVE:
             mark_operands(t, i)
+        elif t.handle[i] != NULL:
+            drop_kept(t, i)
     first = 0
     while first < t.top and t.seen[first] & LIVE:
         t.seen[first] ^= LIVE
@@ -238,6 +312,10 @@ cdef void collect(Tape *t) noexcept:
     if first < t.top:
         slide(t, moved, first)
     free(moved)
+    if attributes:
+        find_cycles(t)
+    if t.dropped != NULL or t.garbages > 0:
+        Py_AddPendingCall(release_later, NULL)      # where there is no room for it, the next collection does it
 
 
 cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
@@ -260,7 +338,7 @@ cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
         handle = t.handle[i]
         t.handle[to] = handle
         while handle != NULL:
-            (<Handle>handle).move(moved)
+            move_handle(handle, moved)
             handle = (<Handle>handle).next
         t.data[to] = t.data[i]
         t.grad[to] = t.grad[i]
@@ -318,6 +396,80 @@ cdef uint64_t new_stamp(Tape *t) except 0:
     return t.write_clock[t.writes - 1]
 
 
+cdef uint32_t top_at(Tape *t, uint64_t clock) noexcept nogil:
+    """Return the lowest id of a node that was made after what was written at `clock`, 0 if all were."""
+    cdef size_t low = 0
+    cdef size_t high = t.writes
+    cdef size_t middle
+    while low < high:
+        middle = (low + high) // 2
+        if t.write_clock[middle] <= clock:
+            low = middle + 1
+        else:
+            high = middle
+    return t.write_top[low - 1] if low > 0 else 0
+
+
+cdef int write_leaf(Tape *t, uint32_t leaf, double data) except -1:
+    """Set the data of a leaf, and remember what it was: set back to that, no node that used it is out of date."""
+    cdef uint64_t clock = new_stamp(t)
+    cdef uint32_t last = t.node[leaf].a
+    if last == 0 or t.past[last].clock != clock:                # else no node was made since it was set last
+        last = needed_past(t, last)
+        t.node[leaf].a = last
+    if last == 0 or top_at(t, t.past[last].clock) != t.top:
+        if t.past_top >= t.past_capacity:
+            make_past(t)
+            last = t.node[leaf].a
+        t.past[t.past_top] = Past(clock, t.data[leaf], last)
+        t.node[leaf].a = <uint32_t>t.past_top
+        t.past_top += 1
+    t.data[leaf] = data
+    return 0
+
+
+cdef uint32_t needed_past(Tape *t, uint32_t past) noexcept nogil:
+    """Return this Past, or the first one before it that a node may need: that was left by nodes made between it and the next."""
+    cdef uint32_t end = top_at(t, t.past[past].clock) if past != 0 else 0
+    while past != 0 and t.past[past].older != 0 and top_at(t, t.past[t.past[past].older].clock) == end:
+        past = t.past[past].older
+    return past
+
+
+cdef int make_past(Tape *t) except -1:
+    """Make room for one more Past. Those that no node needs are dropped, as soon as there are enough to look for them."""
+    cdef size_t capacity = max(2 * t.past_capacity, <size_t>1024)
+    cdef Past *past = NULL                          # owner: the tape, in place of the old array
+    cdef size_t end = 1
+    cdef uint32_t i, old
+    cdef uint32_t *link
+    if capacity > UINT32_MAX:
+        raise MemoryError("leaves of one tape were set to too many values that are still needed")
+    reallocate(<void **>&past, capacity, sizeof(Past))
+    if 8 * t.past_top < t.top:
+        if t.past != NULL:
+            memcpy(past, t.past, t.past_top * sizeof(Past))
+            end = t.past_top
+    else:
+        for i in range(t.top):
+            if t.node[i].op == LEAF and t.node[i].a != 0:
+                old = needed_past(t, t.node[i].a)
+                link = &t.node[i].a
+                while old != 0:
+                    past[end] = t.past[old]
+                    link[0] = <uint32_t>end
+                    link = &past[end].older
+                    old = needed_past(t, link[0])
+                    end += 1
+        if 4 * end < capacity and try_reallocate(<void **>&past, max(2 * end, <size_t>1024), sizeof(Past)):
+            capacity = max(2 * end, <size_t>1024)
+    free(t.past)
+    t.past = past
+    t.past_top = end
+    t.past_capacity = capacity
+    return 0
+
+
 cdef void stamp_run(Tape *t, uint32_t start, uint32_t n, uint64_t stamp) noexcept nogil:
     """Note that the leaves [start, start + n) are written now, with `stamp`. Quick where it is the same run as last time."""
     cdef uint32_t i
@@ -330,21 +482,19 @@ cdef void stamp_run(Tape *t, uint32_t start, uint32_t n, uint64_t stamp) noexcep
     t.run_stamp = stamp
 
 
-cdef uint32_t written(Tape *t, uint32_t leaf) noexcept nogil:
-    """Return the lowest id that is younger than the last write of `leaf`: a node below it used the data of before."""
-    cdef uint64_t since = t.node[leaf].argument.stamp
-    cdef size_t low = 0
-    cdef size_t high = t.writes
-    cdef size_t middle
+cdef bint has_changed(Tape *t, uint32_t leaf, uint32_t since) noexcept nogil:
+    """Whether the data of `leaf` are others than when node `since` was made."""
+    cdef uint64_t clock = t.node[leaf].argument.stamp
+    cdef uint32_t past = t.node[leaf].a
+    cdef uint32_t then = 0
     if t.run_start <= leaf < t.run_end:
-        since = max(since, t.run_stamp)
-    while low < high:
-        middle = (low + high) // 2
-        if t.write_clock[middle] <= since:
-            low = middle + 1
-        else:
-            high = middle
-    return t.write_top[low - 1] if low > 0 else 0
+        clock = max(clock, t.run_stamp)
+    if top_at(t, clock) > since:
+        return True
+    while past != 0 and top_at(t, t.past[past].clock) > since:
+        then = past
+        past = t.past[past].older
+    return then != 0 and memcmp(&t.past[then].data, &t.data[leaf], sizeof(double)) != 0
 
 
 cdef class TapeView:
@@ -365,11 +515,19 @@ cdef class TapeView:
         """Bytes that the arrays of the tape take, used or not."""
         cdef size_t node = 2 * sizeof(double) + sizeof(uint8_t) + sizeof(Node) + sizeof(void *)
         cdef size_t write = sizeof(uint64_t) + sizeof(uint32_t)
-        return tape.capacity * node + tape.pool_capacity * sizeof(uint32_t) + tape.writes_capacity * write
+        return (tape.capacity * node + tape.pool_capacity * sizeof(uint32_t) + tape.writes_capacity * write
+                + tape.past_capacity * sizeof(Past))
 
     def collect(self):
-        """Drop every node that no handle reaches, unless a backward() or zero_grad() is under way."""
+        """Drop every node that no handle reaches, unless a backward() or zero_grad() is under way.
+
+        So goes what only attributes of such nodes refer to, cycles through them included.
+        """
         collect(tape)
+        if tape.dropped != NULL or tape.garbages > 0:
+            release(tape)
+            collect(tape)               # what was released may have been the last to hold others
+            release(tape)
 
 
 def get_tape():
@@ -383,6 +541,7 @@ cdef int start() except -1:
     clear_handles(tape, 1)
     put_leaf(tape, float("nan"))    # id 0 means no node
     tape.floor = 1
+    tape.past_top = 1               # 0 means none
     return 0
 
 

@@ -1,23 +1,33 @@
 """Value: a scalar and its gradient, as in microgpt.py and micrograd."""
 
-from cpython.object cimport PyObject, PyTypeObject, destructor
+from cpython.dict cimport PyDict_Size
+from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyObject, PyTypeObject, destructor
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt cimport _graph
 from microgpt._ops cimport evaluate, name_of, operand, operand_count, partial
 from microgpt._tape cimport (
-    ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, COS, CUSTOM, EXP, LEAF, LOG, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU,
-    SIGMOID, SIN, SPARES, SQRT, TANH, Handle, Spares, anchor, anchor_new, custom_words, keep_spare, new_stamp, partials,
-    put_block, put_constant, put_leaf, put_pair, reserve, reserve_listed, take_spare, tape
+    ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, COS, CUSTOM, EXP, KEPT, LEAF, LOG, MUL, MUL_CONSTANT, NO_PARTIALS, POW,
+    POW_CONSTANT, RELU, SEEN, SIGMOID, SIN, SPARES, SQRT, TANH, UNSEEN, VALUE, Handle, Spares, anchor, anchor_new, custom_words,
+    keep_spare, only_kept, partials, put_block, put_constant, put_leaf, put_pair, release, reserve, reserve_listed, revive_kept,
+    rewind_below, take_spare, tape, write_leaf
 )
 
 from numbers import Real
+
+from microgpt import _cycles  # noqa: F401  # loaded with the class whose attributes it looks after
+
+cdef extern from "Python.h":
+    Py_ssize_t references "Py_REFCNT" (PyObject *o)
 
 # What micrograd writes in `_op`; the other ops show their own name there.
 cdef dict MICROGRAD_NAMES = {"leaf": "", "add": "+", "mul": "*", "relu": "ReLU"}
 
 
-cdef tuple NOTHING = ()             # the default of children and local_grads: there is one empty tuple
+# Defaults of the constructor. There is one empty tuple and one empty string.
+cdef tuple NOTHING = ()
+cdef str NO_NAME = ""
 
 
 cdef bint number_the_long_way(object x, double *out) except -1:
@@ -48,8 +58,11 @@ cdef Value value_of(uint32_t id):
     cdef Value value
     while handle != NULL:
         # A handle without references is about to go, in a callback of its own end.
-        if handle.ob_refcnt > 0 and isinstance(<object>handle, Value):
-            return <Value>handle
+        if (<Handle>handle).kind in (VALUE, KEPT) and references(handle) > 0:
+            value = <Value>handle
+            if value.kind == KEPT:
+                give_back(value)
+            return value
         handle = (<Handle>handle).next
     value = new_value()
     anchor(value, id)
@@ -67,13 +80,95 @@ cdef Value new_value():
 
 cdef void end_value(PyObject *value) noexcept:
     """Called when the last reference to `value` goes: release its node and keep the object."""
-    if value.ob_type != <PyTypeObject *>Value or spares.n == SPARES:
+    if value.ob_type != <PyTypeObject *>Value or (<Value>value).attributes != NULL or spares.n == SPARES:
+        end_rare_value(value)
+    elif keep_spare(&spares, value):
+        release(tape)
+
+
+cdef void end_another_value(PyObject *value) noexcept:
+    """As `end_value`, also for a subclass, and for a Value with attributes."""
+    if (<Value>value).attributes == NULL or not keep_attributes(value):
         general_dealloc(value)
-    else:
-        keep_spare(&spares, value)
+    if tape.dropped != NULL:
+        release(tape)
+
+
+cdef destructor end_rare_value = end_another_value      # a call through this keeps it out of the common way
+
+
+cdef bint keep_attributes(PyObject *dying) noexcept:
+    """What was written on a Value stays as long as its node. Return whether the dying object itself does, too, as KEPT."""
+    cdef PyObject *attributes = (<Value>dying).attributes
+    cdef uint32_t id = (<Value>dying).id
+    cdef Value value
+    if id == 0 or PyDict_Size(<object>attributes) == 0:
+        (<Value>dying).attributes = NULL
+        Py_DECREF(<object>attributes)
+        return False
+    if dying.ob_type == <PyTypeObject *>Value:
+        keep(revive_kept(dying))
+        if only_kept(tape.handle[id]):
+            rewind_below(id)
+        return True
+    try:                            # an object of a subclass is half gone already: a plain one keeps its attributes
+        value = new_value()
+    except MemoryError:
+        value = None
+    (<Value>dying).attributes = NULL
+    if value is None:
+        Py_DECREF(<object>attributes)
+        return False
+    value.attributes = attributes
+    anchor(value, id)
+    Py_INCREF(value)                # the tape's reference
+    keep(<PyObject *>value)
+    return False
+
+
+cdef void keep(PyObject *value) noexcept:
+    """Let the tape hold `value`, of which it has a reference now, as long as its node is there."""
+    cdef bint is_young = (<Value>value).id >= tape.floor
+    (<Value>value).kind = KEPT
+    tape.young -= is_young
+    tape.kept_young += is_young
+    tape.kept += 1
+
+
+cdef void give_back(Value value):
+    """Undo `keep`: somebody refers to `value` again."""
+    cdef bint is_young = value.id >= tape.floor
+    value.kind = VALUE
+    tape.young += is_young
+    tape.kept_young -= is_young
+    tape.kept -= 1
+    Py_DECREF(value)                # the tape's reference
 
 
 (<PyTypeObject *>Value).tp_dealloc = end_value
+
+
+cdef Py_ssize_t attributes_offset(Value some) noexcept:
+    return <char *>&some.attributes - <char *><PyObject *>some
+
+
+# So that Python looks attributes up as those of any object. Cython's own `cdef dict __dict__` would make a dict for each Value.
+(<PyTypeObject *>Value).tp_dictoffset = attributes_offset(Value.__new__(Value))
+
+
+cdef dict attributes_of(Value value):
+    """Return what was written on `value`, to be read or added to."""
+    cdef dict attributes
+    if value.attributes == NULL:
+        attributes = {}
+        Py_INCREF(attributes)       # owner: the value, or the tape in its place, until the node is gone
+        value.attributes = <PyObject *>attributes
+    return <dict>value.attributes
+
+
+cdef object attribute(Value value, str name):
+    """Return what was written on `value` under `name`, None for nothing."""
+    return None if value.attributes == NULL else (<dict>value.attributes).get(name)
 
 
 # The handle comes first, then room, then the value, then the node: whichever fails, nothing half-made stays.
@@ -132,46 +227,70 @@ cdef double inverse(double k) except? -1.0:
 
 
 cdef uint32_t put_custom(double data, list children, list local_grads) except 0:
-    """Put a node with listed operands and partials."""
+    """Put a node with listed operands and partials, or without partials (None)."""
     cdef uint32_t n = <uint32_t>len(children)
     cdef uint32_t start, k
     for child in children:
         if not isinstance(child, Value):
             raise TypeError(f"children must be Values, got {type(child).__name__}")
         node(<Value>child)
-    if n != <size_t>len(local_grads):
+    if local_grads is not None and n != <size_t>len(local_grads):
         raise ValueError(f"each child needs its local_grad, got {n} children and {len(local_grads)} local_grads")
     reserve(tape, 1)
     reserve_listed(tape, custom_words(n) + BLOCK_END)
     start = put_block(tape, custom_words(n))
     for k in range(n):
         tape.pool[start + k] = (<Value>children[k]).id
-        partials(tape, start, n)[k] = local_grads[k]
-    return put_pair(tape, CUSTOM, start, 0, n, data)
+        partials(tape, start, n)[k] = 0.0 if local_grads is None else local_grads[k]
+    return put_pair(tape, CUSTOM, start, NO_PARTIALS if local_grads is None else 0, n, data)
+
+
+cdef object only_one(object ours, object theirs, object nothing, str name):
+    """Return what was given under the name of either constructor."""
+    if ours is not nothing and theirs is not nothing:
+        raise TypeError(f"Value takes {name} once, it was given twice")
+    return ours if theirs is nothing else theirs
 
 
 cdef class Value(Handle):
-    """A scalar that remembers how it was computed.
+    """A scalar that remembers how it was computed, and anything that is written on it: `value.label = 'loss'`.
 
     `Value(data)` makes a leaf. `Value(data, children, local_grads)` makes a node of your own: `data` computed from the Values
-    `children`, `local_grads` the derivative of `data` by each of them.
+    `children`, `local_grads` the derivative of `data` by each of them. `Value(data, children, op, label)` is micrograd's way: `op`
+    names the node, and a function set as its `_backward` adds to the gradients of the children. The names of the keywords are
+    those of either: `children` or `_children`, `local_grads` or `_op`.
     Errors: TypeError unless `data` and `local_grads` are numbers and `children` Values; ValueError unless they are as many.
     """
 
-    def __init__(self, data, children=(), local_grads=()):
+    label = ""
+
+    def __init__(self, data, children=NOTHING, local_grads=NOTHING, label=NO_NAME, *, _children=NOTHING, _op=NO_NAME):
         cdef double value = as_number(data, "Value")
         cdef list operands = None
         cdef list given = None
-        if children is not NOTHING or local_grads is not NOTHING:
-            operands = list(children)
-            given = [as_number(local_grad, "local_grads") for local_grad in local_grads]
+        cdef bint plain = (children is NOTHING and local_grads is NOTHING and _children is NOTHING and _op is NO_NAME
+                           and label is NO_NAME)
+        if not plain:
+            if isinstance(local_grads, str):
+                _op, local_grads = only_one(local_grads, _op, NO_NAME, "the name of the op"), NOTHING
+            if not isinstance(_op, str):
+                raise TypeError(f"the name of an op must be a string, got {type(_op).__name__}")
+            operands = list(children if _children is NOTHING else only_one(children, _children, NOTHING, "children"))
+            if local_grads is not NOTHING or not operands:
+                given = [as_number(local_grad, "local_grads") for local_grad in local_grads]
         if self.id != 0:
             raise TypeError("a Value is made once: __init__ was called again")
         if operands or given:
+            tape.own_backward |= given is None
             anchor_new(self, put_custom(value, operands, given))
         else:
             reserve(tape, 1)
             anchor_new(self, put_leaf(tape, value))
+        if not plain:
+            if _op != "":
+                attributes_of(self)["_op"] = _op
+            if label is not NO_NAME:
+                attributes_of(self)["label"] = label
 
     @property
     def data(self):
@@ -183,8 +302,7 @@ cdef class Value(Handle):
         cdef double value = as_number(data, "data")
         if tape.node[node(self)].op != LEAF:
             raise AttributeError(f"data of a computed node (`{self.op}`) is read-only; only leaves can be set")
-        tape.node[node(self)].argument.stamp = new_stamp(tape)
-        tape.data[node(self)] = value
+        write_leaf(tape, self.id, value)
 
     @data.deleter
     def data(self):
@@ -205,8 +323,9 @@ cdef class Value(Handle):
 
     @property
     def op(self):
-        """Name of the op that made this node, "leaf" for a variable."""
-        return name_of(tape.node[node(self)].op)
+        """Name of the op that made this node, "leaf" for a variable; of a node of your own the name that you gave it."""
+        cdef str name = name_of(tape.node[node(self)].op)
+        return attribute(self, "_op") or name
 
     @property
     def children(self):
@@ -223,10 +342,15 @@ cdef class Value(Handle):
 
     @property
     def local_grads(self):
-        """The derivative of this node by each of its children. RuntimeError if a leaf was changed after it was used."""
+        """The derivative of this node by each of its children.
+
+        Errors: RuntimeError if a leaf was changed after it was used, and for a node whose own `_backward` alone knows them.
+        """
         cdef uint32_t k
         cdef list values
         _graph.refuse_stale(tape, node(self))
+        if _graph.has_no_partials(tape, self.id):
+            raise RuntimeError(f"the node `{self.op}` was made without local_grads")
         values = [None] * operand_count(tape, self.id)
         for k in range(<uint32_t>len(values)):
             values[k] = partial(tape, self.id, k)
@@ -246,9 +370,55 @@ cdef class Value(Handle):
 
     @property
     def _op(self):
+        name = attribute(self, "_op")
+        if name is not None:
+            return name
         if tape.node[node(self)].op == POW_CONSTANT:
             return "**" + repr(tape.node[node(self)].argument.constant).removesuffix(".0")
         return MICROGRAD_NAMES.get(self.op, self.op)
+
+    @_op.setter
+    def _op(self, name):
+        attributes_of(self)["_op"] = name
+
+    @property
+    def _backward(self):
+        """A function of no arguments that does this node's step of backward(): adds to the grad of each child.
+
+        It can be set, to one of your own, which backward() then calls when it comes to the node.
+        """
+        node(self)
+        own = attribute(self, "_backward")
+        return self._pass_on if own is None else own
+
+    @_backward.setter
+    def _backward(self, function):
+        if not callable(function):
+            raise TypeError(f"_backward must be a function of no arguments, got {type(function).__name__}")
+        tape.own_backward = True
+        if tape.node[node(self)].op == LEAF:
+            tape.own_leaves = True
+            tape.seen[self.id] = UNSEEN         # the search comes to it, as to a computed node
+        attributes_of(self)["_backward"] = function
+
+    @_backward.deleter
+    def _backward(self):
+        if attribute(self, "_backward") is None:
+            raise AttributeError("this Value has no _backward of its own")
+        del attributes_of(self)["_backward"]
+        if tape.node[self.id].op == LEAF:
+            tape.seen[self.id] = SEEN
+
+    def _pass_on(self):
+        _graph.pass_on(tape, node(self))
+
+    @property
+    def __dict__(self):
+        return attributes_of(self)
+
+    def __setstate__(self, state):
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def backward(self):
         """Add the derivative of this node by every node below it to their grad; its own becomes 1.
@@ -267,14 +437,44 @@ cdef class Value(Handle):
     def __reduce__(self):
         """Copy and pickle a leaf with its gradient. A computed node stays: it would take its whole graph along."""
         if tape.node[node(self)].op != LEAF:
-            raise TypeError(f"a computed node (`{self.op}`) cannot be copied or pickled: take float(value), or copy its leaves")
-        return restore_leaf, (type(self), self.data, self.grad), getattr(self, "__dict__", None)
+            raise TypeError(f"a computed node (`{self.op}`) cannot be copied or pickled: take value.data, or copy its leaves")
+        return restore_leaf, (type(self), self.data, self.grad), attributes_of(self).copy() or None
 
     def __repr__(self):
         return f"Value(data={self.data}, grad={self.grad})"
 
     def __float__(self):
-        return tape.data[node(self)]
+        """Refuse: what is computed from the float has no gradient, so that `math.exp(value)` would lose it unnoticed."""
+        raise TypeError("a Value does not become a float by itself, its gradient would be lost: take value.data for the number, "
+                        "or microgpt's functions, such as microgpt.exp(value), for ops")
+
+    def __int__(self):
+        return int(tape.data[node(self)])
+
+    def __round__(self, digits=None):
+        return round(tape.data[node(self)], digits)
+
+    def __format__(self, form):
+        return format(tape.data[node(self)], form) if form else repr(self)
+
+    def __richcmp__(self, other, int how):
+        """Compare data with that of a Value or with a number. Only `==` and `!=` are identity."""
+        cdef double x, y
+        if how == Py_EQ or how == Py_NE:
+            return NotImplemented
+        if isinstance(other, Value):
+            y = tape.data[node(<Value>other)]
+        elif not number(other, &y):
+            return NotImplemented
+        x = tape.data[node(self)]
+        if how == Py_LT:
+            return x < y
+        if how == Py_LE:
+            return x <= y
+        return x > y if how == Py_GT else x >= y
+
+    def __hash__(self):
+        return (<PyTypeObject *>object).tp_hash(self)
 
     def __add__(self, other):
         """Return data + other. Partials: 1, 1."""

@@ -2,14 +2,15 @@
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject, destructor
-from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t
 
+from microgpt cimport _tape
 from microgpt._runs cimport (
     Operands, at, put_constant_run, put_dot, put_pair_run, put_sum, put_unary_run, run, same
 )
 from microgpt._tape cimport (
-    ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, LEAF, LIVE, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SPARES, Spares, Tape,
-    anchor, keep_spare, new_stamp, put_leaf, reserve, reserve_listed, take_spare, tape
+    ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, LEAF, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SPARES, VECTOR, Behaviour,
+    Spares, Tape, Visit, anchor, keep_spare, put_leaf, release, reserve, reserve_listed, take_spare, tape, write_leaf
 )
 from microgpt._value cimport Value, as_number, inverse, new_value, node, number, unary, value_of
 
@@ -30,10 +31,32 @@ cdef void end_vector(PyObject *vector) noexcept:
     PyMem_Free((<Vector>vector).listed)
     (<Vector>vector).listed = NULL
     (<Vector>vector).n = 0
-    keep_spare(&spares, vector)
+    if keep_spare(&spares, vector):
+        release(tape)
 
 
 (<PyTypeObject *>Vector).tp_dealloc = end_vector
+
+
+cdef void each_of_vector(PyObject *vector, Tape *t, Visit visit) noexcept:
+    cdef const uint32_t *listed = (<Vector>vector).listed       # no reference is taken: the Vector may be dying
+    cdef uint32_t start = (<Vector>vector).start
+    cdef uint32_t i
+    for i in range((<Vector>vector).n):
+        visit(t, start + i if listed == NULL else listed[i])
+
+
+cdef void move_vector(PyObject *vector, const uint32_t *moved) noexcept:
+    cdef uint32_t *listed = (<Vector>vector).listed
+    cdef uint32_t i
+    if listed == NULL:
+        (<Vector>vector).start = moved[(<Vector>vector).start]
+    else:
+        for i in range((<Vector>vector).n):
+            listed[i] = moved[listed[i]]
+
+
+_tape.behaviour_of_vectors = Behaviour(each_of_vector, move_vector)
 
 
 cdef void settle(Vector v, uint32_t start, uint32_t n) noexcept:
@@ -161,6 +184,9 @@ cdef class Vector(Handle):
     Errors: TypeError for an item that is neither Value nor number; ValueError without items, or if lengths differ.
     """
 
+    def __cinit__(self):
+        self.kind = VECTOR
+
     def __init__(self, items):
         cdef uint32_t n, i
         cdef uint32_t *ids
@@ -182,21 +208,6 @@ cdef class Vector(Handle):
 
     def __dealloc__(self):
         PyMem_Free(self.listed)
-
-    cdef void mark(self, Tape *t) noexcept:
-        cdef Operands x = elements(self, 0)
-        cdef uint32_t i
-        for i in range(self.n):
-            t.seen[at(x, i)] |= LIVE
-
-    cdef void move(self, const uint32_t *moved) noexcept:
-        cdef uint32_t i
-        Handle.move(self, moved)
-        if self.listed == NULL:
-            self.start = moved[self.start]
-        else:
-            for i in range(self.n):
-                self.listed[i] = moved[self.listed[i]]
 
     def __len__(self):
         return self.n
@@ -348,9 +359,7 @@ cdef list numbers(object given, uint32_t n):
 
 
 cdef int write_leaves(Operands x, list values) except -1:
-    cdef uint64_t stamp = new_stamp(tape)
     cdef uint32_t i
     for i in range(<uint32_t>len(values)):
-        tape.data[at(x, i)] = values[i]
-        tape.node[at(x, i)].argument.stamp = stamp
+        write_leaf(tape, at(x, i), values[i])
     return 0
