@@ -537,6 +537,9 @@ cdef inline void unary_partials(uint8_t op, double *grad, const double *data, co
     elif op == EXP:
         for i in range(n):
             grad[i] += result[i] * g[i]
+    elif op == POW_CONSTANT and k == 2.0:
+        for i in range(n):
+            grad[i] += 2.0 * data[i] * g[i]
     else:
         for i in range(n):
             grad[i] += partial_a(op, data[i], k, result[i]) * g[i]
