@@ -16,24 +16,42 @@ __all__ = [
     "Adam",
     "Run",
     "Value",
+    "acos",
+    "asin",
+    "atan",
+    "atan2",
     "attention",
     "cos",
+    "cosh",
     "cross_entropy",
     "dot",
+    "erf",
     "exp",
+    "expm1",
+    "floor",
+    "gelu",
     "generate",
+    "hypot",
+    "lgamma",
     "linear",
     "log",
+    "log1p",
+    "log2",
+    "log10",
     "maximum",
     "minimum",
     "relu",
     "rmsnorm",
     "sigmoid",
+    "silu",
     "sin",
+    "sinh",
     "softmax",
+    "softplus",
     "sqrt",
     "tanh",
     "train",
+    "where",
 ]
 
 
@@ -155,6 +173,68 @@ class Value:
     def abs(self) -> Value:
         return Value(math.fabs(self.data), (self,), (float(self.data > 0) - float(self.data < 0),))
 
+    def atan(self) -> Value:
+        return Value(math.atan(self.data), (self,), (1 / (1 + self.data * self.data),))
+
+    def asin(self) -> Value:
+        if abs(self.data) >= 1:
+            raise ValueError(f"asin needs -1 < data < 1, got {self.data}")
+        return Value(math.asin(self.data), (self,), (1 / math.sqrt((1 - self.data) * (1 + self.data)),))
+
+    def acos(self) -> Value:
+        if abs(self.data) >= 1:
+            raise ValueError(f"acos needs -1 < data < 1, got {self.data}")
+        return Value(math.acos(self.data), (self,), (-1 / math.sqrt((1 - self.data) * (1 + self.data)),))
+
+    def sinh(self) -> Value:
+        return Value(math.sinh(self.data), (self,), (math.cosh(self.data),))
+
+    def cosh(self) -> Value:
+        return Value(math.cosh(self.data), (self,), (math.sinh(self.data),))
+
+    def log1p(self) -> Value:
+        return Value(math.log1p(self.data), (self,), (1 / (1 + self.data),))
+
+    def expm1(self) -> Value:
+        return Value(math.expm1(self.data), (self,), (math.exp(self.data),))
+
+    def log2(self) -> Value:
+        return Value(math.log2(self.data), (self,), (1.4426950408889634 / self.data,))  # log2(e)
+
+    def log10(self) -> Value:
+        return Value(math.log10(self.data), (self,), (0.4342944819032518 / self.data,))  # log10(e)
+
+    def erf(self) -> Value:
+        return Value(math.erf(self.data), (self,), (1.1283791670955126 * math.exp(-self.data * self.data),))  # 2 / sqrt(pi)
+
+    def lgamma(self) -> Value:
+        if self.data == -math.inf:
+            raise ValueError("lgamma has no derivative at -inf")
+        return Value(math.lgamma(self.data), (self,), (digamma(self.data),))
+
+    def gelu(self) -> Value:
+        p = 0.5 * math.erfc(-0.7071067811865476 * self.data)
+        density = 0.3989422804014327 * math.exp(-0.5 * self.data * self.data)
+        return Value(self.data * p if p else 0.0, (self,), (p + self.data * density if density else p,))
+
+    def silu(self) -> Value:
+        s = self.sigmoid()
+        (slope,) = s.local_grads
+        return Value(self.data * s.data if s.data else 0.0, (self,), (s.data + self.data * slope if slope else s.data,))
+
+    def softplus(self) -> Value:
+        result = max(self.data, 0.0) + math.log1p(math.exp(-abs(self.data)))
+        return Value(result, (self,), (self.sigmoid().data,))
+
+    def floor(self) -> Value:
+        return Value(self.data // 1.0 if math.isfinite(self.data) else self.data, (self,), (0.0,))
+
+    def atan2(self, x: Value | float) -> Value:
+        return atan2(self, x)
+
+    def hypot(self, other: Value | float) -> Value:
+        return hypot(self, other)
+
     @property
     def _children(self) -> tuple[Value, ...]:
         return self.children
@@ -221,6 +301,63 @@ def maximum(x: Value | float, y: Value | float) -> Value:
     return choose(x, y, lambda a, b: a > b)
 
 
+def digamma(x: float) -> float:
+    """The derivative of lgamma: recurrence up to 10, then the asymptotic series; below 0 by reflection."""
+    result = 0.0
+    if x < 0:
+        result = -math.pi / math.tan(math.pi * (x - (x + 0.5) // 1.0))
+        x = 1 - x
+    while x < 10:
+        result -= 1 / x
+        x += 1
+    r = 1 / (x * x)
+    series = 0.0
+    for coefficient in (1 / 12, 691 / 32760, 1 / 132, 1 / 240, 1 / 252, 1 / 120, 1 / 12):
+        series = r * (coefficient - series)
+    return result + (math.log(x) - 0.5 / x - series)
+
+
+def atan2(y: Value | float, x: Value | float) -> Value:
+    """The angle of the point (x, y)."""
+    y, x = as_value(y), as_value(x)
+    if y.data == 0 and x.data == 0:
+        raise ValueError("atan2 needs another point than the origin")
+    by_y, by_x = over_square_sum(x.data, y.data), -over_square_sum(y.data, x.data)
+    return Value(math.atan2(y.data, x.data), (y, x), (by_y, by_x))
+
+
+def over_square_sum(x: float, y: float) -> float:
+    """x / (x**2 + y**2), without squares that overflow or vanish."""
+    if math.isinf(x) and math.isinf(y):
+        return 0.0
+    if abs(x) >= abs(y) or x != x:
+        q = y / x
+        return 1 / x / (1 + q * q)
+    q = x / y
+    return q / y / (1 + q * q)
+
+
+def hypot(x: Value | float, y: Value | float) -> Value:
+    """sqrt(x**2 + y**2); at (0, 0) both partials are 0."""
+    if not isinstance(x, Value):
+        x, y = y, x
+    x, y = as_value(x), as_value(y)
+    result = math.hypot(x.data, y.data)
+    if math.isinf(result) and math.isfinite(x.data) and math.isfinite(y.data):
+        raise OverflowError(f"hypot of {x.data} and {y.data} is too large for a float")
+
+    def partial(z: float) -> float:
+        return float(z > 0) - float(z < 0) if abs(z) == result else z / result
+
+    return Value(result, (x, y), (partial(x.data), partial(y.data)))
+
+
+def where(condition: Value | float, x: Value | float, y: Value | float) -> Value:
+    """A node that passes on x where the condition is not 0, else y."""
+    picked = as_value(x if as_value(condition).data != 0 else y)
+    return Value(picked.data, (picked,), (1.0,))
+
+
 def exp(x: Value) -> Value:
     return x.exp()
 
@@ -251,6 +388,66 @@ def sin(x: Value) -> Value:
 
 def cos(x: Value) -> Value:
     return x.cos()
+
+
+def atan(x: Value) -> Value:
+    return x.atan()
+
+
+def asin(x: Value) -> Value:
+    return x.asin()
+
+
+def acos(x: Value) -> Value:
+    return x.acos()
+
+
+def sinh(x: Value) -> Value:
+    return x.sinh()
+
+
+def cosh(x: Value) -> Value:
+    return x.cosh()
+
+
+def log1p(x: Value) -> Value:
+    return x.log1p()
+
+
+def expm1(x: Value) -> Value:
+    return x.expm1()
+
+
+def log2(x: Value) -> Value:
+    return x.log2()
+
+
+def log10(x: Value) -> Value:
+    return x.log10()
+
+
+def erf(x: Value) -> Value:
+    return x.erf()
+
+
+def lgamma(x: Value) -> Value:
+    return x.lgamma()
+
+
+def gelu(x: Value) -> Value:
+    return x.gelu()
+
+
+def silu(x: Value) -> Value:
+    return x.silu()
+
+
+def softplus(x: Value) -> Value:
+    return x.softplus()
+
+
+def floor(x: Value) -> Value:
+    return x.floor()
 
 
 def total(values: Iterable[Value]) -> Value:

@@ -26,6 +26,7 @@ class Row:
 
 UNARY = [(-2.5,), (-0.3,), (0.4,), (1.0,), (3.7,)]
 POSITIVE = [(1e-3,), (0.4,), (1.0,), (2.0,), (37.5,)]
+INSIDE = [(-0.99,), (-0.3,), (1e-3,), (0.5,), (0.875,)]  # of (-1, 1)
 PAIRS = [(1.5, 2.5), (0.3, -0.7), (4.0, 0.25)]  # the first above 0: it may be the base of a power
 LISTS = [(0.5,), (1.0, 2.0, 3.0), (0.1, -0.2, 0.3, -0.4, 0.5, 0.6, -0.7, 0.8, 0.9, -1.0)]
 
@@ -45,6 +46,29 @@ def dot(engine: Engine, w: Sequence[Any], x: Sequence[Any]) -> Any:
 
 def halves(values: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
     return values[: len(values) // 2], values[len(values) // 2 :]
+
+
+def digamma(x: float) -> float:
+    """Gauss's closed forms for quarters, moved to `x` by the recurrence. From Euler's constant on, not by a series."""
+    fraction = x - math.floor(x) or 1.0
+    terms = {
+        0.25: [-math.pi / 2, -3 * math.log(2)],
+        0.5: [-2 * math.log(2)],
+        0.75: [math.pi / 2, -3 * math.log(2)],
+        1.0: [],
+    }[fraction]
+    steps = round(x - fraction)
+    up = [1 / (fraction + k) for k in range(steps)]
+    down = [-1 / (fraction - k) for k in range(1, 1 - steps)]
+    return math.fsum([-0.5772156649015329, *terms, *up, *down])
+
+
+def normal(x: float) -> float:
+    return math.erfc(-x / math.sqrt(2)) / 2
+
+
+def logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
 
 
 def custom(engine: Engine, values: Sequence[Any]) -> Any:
@@ -159,6 +183,238 @@ ROWS = [
         [((0.0,), (0.0, [0.0])), ((-0.0,), (0.0, [0.0])), ((-INF,), (INF, [-1.0])), ((NAN,), (NAN, [0.0]))],
     ),
     Row(
+        "atan",
+        "atan",
+        lambda e, v: e.atan(v[0]),
+        [*UNARY, (1e6,)],
+        math.atan,
+        lambda x: [1 / (1 + x**2)],
+        [
+            ((INF,), (math.pi / 2, [0.0])),
+            ((-INF,), (-math.pi / 2, [0.0])),
+            ((1e200,), (math.pi / 2, [0.0])),
+            ((NAN,), (NAN, [NAN])),
+        ],
+    ),
+    Row(
+        "asin",
+        "asin",
+        lambda e, v: e.asin(v[0]),
+        INSIDE,
+        math.asin,
+        lambda x: [1 / math.sqrt((1 - x) * (1 + x))],
+        [
+            ((1.0,), ValueError),
+            ((-1.0,), ValueError),
+            ((1.5,), ValueError),
+            ((-INF,), ValueError),
+            ((1 - 2**-53,), (math.asin(1 - 2**-53), [2**26])),
+            ((NAN,), (NAN, [NAN])),
+        ],
+    ),
+    Row(
+        "acos",
+        "acos",
+        lambda e, v: e.acos(v[0]),
+        INSIDE,
+        math.acos,
+        lambda x: [-1 / math.sqrt((1 - x) * (1 + x))],
+        [
+            ((1.0,), ValueError),
+            ((-1.0,), ValueError),
+            ((-1.5,), ValueError),
+            ((INF,), ValueError),
+            ((2**-53 - 1,), (math.acos(2**-53 - 1), [-(2**26)])),
+            ((NAN,), (NAN, [NAN])),
+        ],
+    ),
+    Row(
+        "sinh",
+        "sinh",
+        lambda e, v: e.sinh(v[0]),
+        UNARY,
+        math.sinh,
+        lambda x: [math.cosh(x)],
+        [
+            ((711.0,), OverflowError),
+            ((-711.0,), OverflowError),
+            ((INF,), (INF, [INF])),
+            ((-INF,), (-INF, [INF])),
+            ((NAN,), (NAN, [NAN])),
+        ],
+    ),
+    Row(
+        "cosh",
+        "cosh",
+        lambda e, v: e.cosh(v[0]),
+        UNARY,
+        math.cosh,
+        lambda x: [math.sinh(x)],
+        [
+            ((711.0,), OverflowError),
+            ((-711.0,), OverflowError),
+            ((INF,), (INF, [INF])),
+            ((-INF,), (INF, [-INF])),
+            ((NAN,), (NAN, [NAN])),
+        ],
+    ),
+    Row(
+        "log1p",
+        "log1p",
+        lambda e, v: e.log1p(v[0]),
+        [*INSIDE, (1e-10,), (37.5,)],
+        math.log1p,
+        lambda x: [1 / (1 + x)],
+        [
+            ((-1.0,), ValueError),
+            ((-1.5,), ValueError),
+            ((-INF,), ValueError),
+            ((1e-20,), (1e-20, [1.0])),
+            ((INF,), (INF, [0.0])),
+            ((NAN,), (NAN, [NAN])),
+        ],
+    ),
+    Row(
+        "expm1",
+        "expm1",
+        lambda e, v: e.expm1(v[0]),
+        [*UNARY, (1e-10,)],
+        math.expm1,
+        lambda x: [math.exp(x)],
+        [
+            ((710.0,), OverflowError),
+            ((1e-20,), (1e-20, [1.0])),
+            ((-40.0,), (-1.0, [math.exp(-40)])),
+            ((INF,), (INF, [INF])),
+            ((-INF,), (-1.0, [0.0])),
+            ((NAN,), (NAN, [NAN])),
+        ],
+    ),
+    Row(
+        "log2",
+        "log2",
+        lambda e, v: e.log2(v[0]),
+        POSITIVE,
+        math.log2,
+        lambda x: [1 / (x * math.log(2))],
+        [((0.0,), ValueError), ((-1.0,), ValueError), ((-INF,), ValueError), ((INF,), (INF, [0.0])), ((NAN,), (NAN, [NAN]))],
+    ),
+    Row(
+        "log10",
+        "log10",
+        lambda e, v: e.log10(v[0]),
+        POSITIVE,
+        math.log10,
+        lambda x: [1 / (x * math.log(10))],
+        [((0.0,), ValueError), ((-1.0,), ValueError), ((-INF,), ValueError), ((INF,), (INF, [0.0])), ((NAN,), (NAN, [NAN]))],
+    ),
+    Row(
+        "erf",
+        "erf",
+        lambda e, v: e.erf(v[0]),
+        UNARY,
+        math.erf,
+        lambda x: [2 / math.sqrt(math.pi) * math.exp(-(x**2))],
+        [((1000.0,), (1.0, [0.0])), ((-INF,), (-1.0, [0.0])), ((1e200,), (1.0, [0.0])), ((NAN,), (NAN, [NAN]))],
+    ),
+    Row(
+        "lgamma",
+        "lgamma",
+        lambda e, v: e.lgamma(v[0]),
+        [(0.25,), (0.5,), (1.0,), (3.75,), (37.5,), (1234.25,), (-0.25,), (-2.5,), (-7.75,)],
+        math.lgamma,
+        lambda x: [digamma(x)],
+        [
+            ((0.0,), ValueError),
+            ((-0.0,), ValueError),
+            ((-1.0,), ValueError),
+            ((-3.0,), ValueError),
+            ((-1e300,), ValueError),
+            ((-INF,), ValueError),
+            ((1e306,), OverflowError),
+            ((1e-300,), (math.lgamma(1e-300), [-1e300])),
+            ((-1e-300,), (math.lgamma(-1e-300), [1e300])),
+            ((1e300,), (math.lgamma(1e300), [math.log(1e300)])),
+            ((INF,), (INF, [INF])),
+            ((NAN,), (NAN, [NAN])),
+        ],
+    ),
+    Row(
+        "gelu",
+        "gelu",
+        lambda e, v: e.gelu(v[0]),
+        [*UNARY, (-9.0,)],
+        lambda x: x * normal(x),
+        lambda x: [normal(x) + x * math.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)],
+        [
+            ((0.0,), (0.0, [0.5])),
+            ((1000.0,), (1000.0, [1.0])),
+            ((-1000.0,), (0.0, [0.0])),
+            ((1e200,), (1e200, [1.0])),
+            ((INF,), (INF, [1.0])),
+            ((-INF,), (0.0, [0.0])),
+            ((NAN,), (NAN, [NAN])),
+        ],
+    ),
+    Row(
+        "silu",
+        "silu",
+        lambda e, v: e.silu(v[0]),
+        [*UNARY, (-40.0,)],
+        lambda x: x * logistic(x),
+        lambda x: [logistic(x) * (1 + x * logistic(-x))],
+        [
+            ((0.0,), (0.0, [0.5])),
+            ((1000.0,), (1000.0, [1.0])),
+            ((-1000.0,), (0.0, [0.0])),
+            ((-700.0,), (-700 * math.exp(-700), [-699 * math.exp(-700)])),
+            ((INF,), (INF, [1.0])),
+            ((-INF,), (0.0, [0.0])),
+            ((NAN,), (NAN, [NAN])),
+        ],
+    ),
+    Row(
+        "softplus",
+        "softplus",
+        lambda e, v: e.softplus(v[0]),
+        UNARY,
+        lambda x: math.log(1 + math.exp(x)),
+        lambda x: [logistic(x)],
+        [
+            ((1000.0,), (1000.0, [1.0])),
+            ((-1000.0,), (0.0, [0.0])),
+            ((-40.0,), (math.exp(-40), [math.exp(-40)])),
+            ((INF,), (INF, [1.0])),
+            ((-INF,), (0.0, [0.0])),
+            ((NAN,), (NAN, [NAN])),
+        ],
+    ),
+    Row(
+        "floor",
+        "floor",
+        lambda e, v: e.floor(v[0]),
+        [(-2.5,), (-0.3,), (0.4,), (3.7,)],
+        math.floor,
+        lambda x: [0.0],
+        [
+            ((2.0,), (2.0, [0.0])),
+            ((-1e-20,), (-1.0, [0.0])),
+            ((1e15 + 0.5,), (1e15, [0.0])),
+            ((INF,), (INF, [0.0])),
+            ((-INF,), (-INF, [0.0])),
+            ((NAN,), (NAN, [0.0])),
+        ],
+    ),
+    Row(
+        "where",
+        "where",
+        lambda e, v: e.where(v[0], v[0], 2.5),
+        UNARY,
+        lambda x: x,
+        lambda x: [1.0],
+        [((0.0,), (2.5, [0.0])), ((-0.0,), (2.5, [0.0])), ((INF,), (INF, [1.0])), ((NAN,), (NAN, [1.0]))],
+    ),
+    Row(
         "add",
         "add-number",
         lambda e, v: v[0] + 2.5,
@@ -219,6 +475,44 @@ ROWS = [
         [((0.5,), (0.5, [0.5])), ((NAN,), (0.5, [0.0])), ((INF,), (INF, [1.0]))],
     ),
     Row(
+        "atan2",
+        "atan2-number",
+        lambda e, v: e.atan2(v[0], -2.5),
+        UNARY,
+        lambda y: math.atan2(y, -2.5),
+        lambda y: [-2.5 / (y**2 + 6.25)],
+        [
+            ((0.0,), (math.pi, [-0.4])),
+            ((-0.0,), (-math.pi, [-0.4])),
+            ((INF,), (math.pi / 2, [0.0])),
+            ((1e200,), (math.pi / 2, [0.0])),
+            ((NAN,), (NAN, [NAN])),
+        ],
+    ),
+    Row(
+        "atan2",
+        "number-atan2",
+        lambda e, v: e.atan2(2.5, v[0]),
+        UNARY,
+        lambda x: math.atan2(2.5, x),
+        lambda x: [-2.5 / (x**2 + 6.25)],
+        [((0.0,), (math.pi / 2, [-0.4])), ((-INF,), (math.pi, [0.0])), ((NAN,), (NAN, [NAN]))],
+    ),
+    Row(
+        "hypot",
+        "hypot-number",
+        lambda e, v: e.hypot(2.5, v[0]),
+        UNARY,
+        lambda x: math.sqrt(x**2 + 6.25),
+        lambda x: [x / math.sqrt(x**2 + 6.25)],
+        [
+            ((0.0,), (2.5, [0.0])),
+            ((-1e200,), (1e200, [-1.0])),
+            ((-INF,), (INF, [-1.0])),
+            ((NAN,), (NAN, [NAN])),
+        ],
+    ),
+    Row(
         "add",
         "add",
         lambda e, v: v[0] + v[1],
@@ -275,6 +569,47 @@ ROWS = [
         max,
         lambda x, y: [float(x > y), float(y > x)],
         [((2.0, 2.0), (2.0, [0.5, 0.5])), ((NAN, 1.0), (1.0, [0.0, 1.0])), ((1.0, NAN), (1.0, [1.0, 0.0]))],
+    ),
+    Row(
+        "atan2",
+        "atan2",
+        lambda e, v: e.atan2(v[0], v[1]),
+        [*PAIRS, (-1.5, -2.0), (3.0, 3.0)],
+        math.atan2,
+        lambda y, x: [x / (x**2 + y**2), -y / (x**2 + y**2)],
+        [
+            ((0.0, 0.0), ValueError),
+            ((-0.0, -0.0), ValueError),
+            ((0.0, 2.0), (0.0, [0.5, 0.0])),
+            ((2.0, 0.0), (math.pi / 2, [0.0, -0.5])),
+            ((-0.0, -2.0), (-math.pi, [-0.5, 0.0])),
+            ((1e200, 1e200), (math.pi / 4, [5e-201, -5e-201])),
+            ((3e-200, 4e-200), (math.atan2(3, 4), [1.6e199, -1.2e199])),
+            ((INF, 1.0), (math.pi / 2, [0.0, 0.0])),
+            ((1.0, -INF), (math.pi, [0.0, 0.0])),
+            ((INF, INF), (math.pi / 4, [0.0, 0.0])),
+            ((NAN, 0.0), (NAN, [NAN, NAN])),
+            ((0.0, NAN), (NAN, [NAN, NAN])),
+            ((NAN, INF), (NAN, [NAN, NAN])),
+        ],
+    ),
+    Row(
+        "hypot",
+        "hypot",
+        lambda e, v: e.hypot(v[0], v[1]),
+        [*PAIRS, (-3.0, -4.0)],
+        lambda x, y: math.sqrt(x**2 + y**2),
+        lambda x, y: [x / math.sqrt(x**2 + y**2), y / math.sqrt(x**2 + y**2)],
+        [
+            ((0.0, 0.0), (0.0, [0.0, 0.0])),
+            ((0.0, -2.0), (2.0, [0.0, -1.0])),
+            ((3e200, -4e200), (5e200, [0.6, -0.8])),
+            ((3e-200, 4e-200), (5e-200, [0.6, 0.8])),
+            ((1.7e308, 1.7e308), OverflowError),
+            ((-INF, 1.0), (INF, [-1.0, 0.0])),
+            ((INF, INF), (INF, [1.0, 1.0])),
+            ((NAN, 1.0), (NAN, [NAN, NAN])),
+        ],
     ),
     Row(
         "sum",

@@ -26,6 +26,23 @@ def test_checker_rejects_a_wrong_derivative(engine: Engine, factor: float) -> No
         check_gradient(cube, engine.Value, [1.3])
 
 
+@pytest.mark.parametrize("row", [row for row in ROWS if row.op != "floor"], ids=lambda row: row.id)
+def test_checker_rejects_each_op_with_a_wrong_derivative(engine: Engine, row: Row) -> None:
+    """The points of the table would show it: at one of them at least the derivative is not too small to tell."""
+
+    def slightly_wrong(values: Sequence[Any]) -> Any:
+        return engine.Value(float(row.function(engine, values)), values, partials)
+
+    rejected = 0
+    for point in row.points:
+        partials = [1.001 * partial for partial in row.partials(*point)]
+        try:
+            check_gradient(slightly_wrong, engine.Value, point)
+        except AssertionError:
+            rejected += 1
+    assert rejected > 0
+
+
 def test_checker_accepts_the_right_derivative(engine: Engine) -> None:
     check_gradient(lambda v: engine.Value(v[0].data ** 3, (v[0],), (3 * v[0].data ** 2,)), engine.Value, [1.3])
 

@@ -1,8 +1,8 @@
 """Attributes that keep themselves: found as Python's own collector finds cycles, with the tape in the middle.
 
 `out._backward = f`, where f refers to `out`, is a cycle: node, attributes, function, Value, node. Python's collector cannot see
-it, since it knows nothing of nodes. So where the tape collects, it looks for objects that are referred to from elsewhere than from
-attributes. What these reach is needed, through objects and nodes alike. The attributes of all other nodes are garbage.
+it, since it knows nothing of nodes. So where the tape collects, it looks for objects that are referred to from elsewhere than
+from attributes. What these reach is needed, through objects and nodes alike. The attributes of all other nodes are garbage.
 
 An object that is not looked into (a module, a class, all of them beyond some number) counts as needed, and so does what it refers
 to: a cycle may stay then, but nothing is lost that somebody holds.

@@ -12,11 +12,13 @@ from microgpt._runs cimport (
     Operands, at, part, put_constant_run, put_dots, put_mixture, put_pair_run, put_sum, put_unary_run, run, same
 )
 from microgpt._tape cimport (
-    ADD_CONSTANT, BLOCK_END, COS, EXP, LOG, MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL, MUL_CONSTANT,
-    POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, TANH, anchor, put_pair, reserve, reserve_listed, tape
+    ACOS, ADD_CONSTANT, ASIN, ATAN, ATAN2, ATAN2_CONSTANT, BLOCK_END, CONSTANT_ATAN2, COS, COSH, ERF, EXP, EXPM1, FLOOR, GELU,
+    HYPOT, HYPOT_CONSTANT, LGAMMA, LOG, LOG1P, LOG2, LOG10, MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL,
+    MUL_CONSTANT, POW_CONSTANT, RELU, SIGMOID, SILU, SIN, SINH, SOFTPLUS, SQRT, TANH, WHERE, anchor, put_pair, reserve,
+    reserve_listed, tape
 )
-from microgpt._value cimport Value, as_number, binary, constant, new_value
-from microgpt._vector cimport Vector, as_vector, elements, new_vector, settle
+from microgpt._value cimport Value, as_number, binary, constant, new_value, number, unary
+from microgpt._vector cimport Vector, apply, as_vector, elements, new_vector, settle
 
 
 def exp(x):
@@ -59,24 +61,167 @@ def cos(x):
     return apply_to_any(COS, x)
 
 
+def atan(x):
+    """Return the arc tangent in radians."""
+    return apply_to_any(ATAN, x)
+
+
+def asin(x):
+    """Return the arc sine in radians. ValueError unless -1 < x < 1."""
+    return apply_to_any(ASIN, x)
+
+
+def acos(x):
+    """Return the arc cosine in radians. ValueError unless -1 < x < 1."""
+    return apply_to_any(ACOS, x)
+
+
+def sinh(x):
+    """Return the hyperbolic sine. OverflowError beyond 710.47 on either side."""
+    return apply_to_any(SINH, x)
+
+
+def cosh(x):
+    """Return the hyperbolic cosine. OverflowError beyond 710.47 on either side."""
+    return apply_to_any(COSH, x)
+
+
+def log1p(x):
+    """Return log(1 + x), exact next to 0. ValueError unless x > -1."""
+    return apply_to_any(LOG1P, x)
+
+
+def expm1(x):
+    """Return exp(x) - 1, exact next to 0. OverflowError above 709.78."""
+    return apply_to_any(EXPM1, x)
+
+
+def log2(x):
+    """Return the logarithm to base 2. ValueError unless x > 0."""
+    return apply_to_any(LOG2, x)
+
+
+def log10(x):
+    """Return the logarithm to base 10. ValueError unless x > 0."""
+    return apply_to_any(LOG10, x)
+
+
+def erf(x):
+    """Return the error function."""
+    return apply_to_any(ERF, x)
+
+
+def lgamma(x):
+    """Return log(|gamma(x)|). ValueError at 0, -1, -2, ...; OverflowError above 2.559e305."""
+    return apply_to_any(LGAMMA, x)
+
+
+def gelu(x):
+    """Return x * Phi(x), Phi the normal distribution: the form with erf, not that with tanh.
+
+    Source: Hendrycks & Gimpel 2016.
+    """
+    return apply_to_any(GELU, x)
+
+
+def silu(x):
+    """Return x * sigmoid(x), also known as swish."""
+    return apply_to_any(SILU, x)
+
+
+def softplus(x):
+    """Return log(1 + exp(x)), without overflow on either side."""
+    return apply_to_any(SOFTPLUS, x)
+
+
+def floor(x):
+    """Return the largest whole number that is not above x. Its gradient is 0."""
+    return apply_to_any(FLOOR, x)
+
+
 def minimum(x, y):
     """Return the smaller of a Value and a Value or number. nan loses against a number; a tie shares the gradient equally."""
-    return choose(MINIMUM, MINIMUM_CONSTANT, x, y)
+    return of_two("minimum", MINIMUM, MINIMUM_CONSTANT, MINIMUM_CONSTANT, x, y)
 
 
 def maximum(x, y):
     """Return the larger of a Value and a Value or number. nan and ties as in `minimum`."""
-    return choose(MAXIMUM, MAXIMUM_CONSTANT, x, y)
+    return of_two("maximum", MAXIMUM, MAXIMUM_CONSTANT, MAXIMUM_CONSTANT, x, y)
 
 
-cdef Value choose(int of_values, int of_constant, object x, object y):
-    if not isinstance(x, Value):
-        x, y = y, x
-    if not isinstance(x, Value):
-        raise TypeError(f"minimum and maximum need at least one Value, got {type(y).__name__} and {type(x).__name__}")
+def atan2(y, x):
+    """Return the angle of the point (x, y) in radians, of Values or a Value and a number. ValueError if both are 0."""
+    return of_two("atan2", ATAN2, ATAN2_CONSTANT, CONSTANT_ATAN2, y, x)
+
+
+def hypot(x, y):
+    """Return sqrt(x**2 + y**2), of Values or a Value and a number. OverflowError if it is too large for a float.
+
+    The gradient at (0, 0) is 0.
+    """
+    return of_two("hypot", HYPOT, HYPOT_CONSTANT, HYPOT_CONSTANT, x, y)
+
+
+cdef Value of_two(str name, int of_values, int with_number, int of_number, object x, object y):
+    """Return the op of two Values, that of a Value with a number, or that of a number and a Value."""
+    if isinstance(x, Value):
+        if isinstance(y, Value):
+            return binary(of_values, <Value>x, <Value>y)
+        return constant(with_number, <Value>x, as_number(y, name))
     if isinstance(y, Value):
-        return binary(of_values, <Value>x, <Value>y)
-    return constant(of_constant, <Value>x, as_number(y, "minimum or maximum"))
+        return constant(of_number, <Value>y, as_number(x, name))
+    raise TypeError(f"{name} needs at least one Value, got {type(x).__name__} and {type(y).__name__}")
+
+
+def where(condition, x, y):
+    """Return `x` where the condition is not 0, else `y`: a new node whose one child is the one picked.
+
+    A condition is a bool, a number, or a Value, of which the data count; a number that is picked becomes a leaf. Each of the
+    three may also be a Vector or list, for a choice element by element, or Rows or a list of rows if `x` or `y` are Rows.
+    Errors: TypeError if `x` and `y` are numbers, or a condition is none; ValueError if lengths differ.
+    """
+    if isinstance(x, Rows) or isinstance(y, Rows):
+        n = as_rows(<Rows>(x if isinstance(x, Rows) else y)).n
+        return new_rows(where(end_to_end(condition, n), end_to_end(x, n), end_to_end(y, n)), n)
+    conditions = list(condition) if hasattr(condition, "__iter__") else None
+    xs = elements_of(x)
+    ys = elements_of(y)
+    if xs is None and ys is None and not isinstance(x, Value) and not isinstance(y, Value):
+        raise TypeError(f"where needs a Value or Vector to choose, got {type(x).__name__} and {type(y).__name__}")
+    if conditions is None and xs is None and ys is None:
+        chosen = x if holds(condition) else y
+        return unary(WHERE, <Value>(chosen if isinstance(chosen, Value) else Value(chosen)))
+    lengths = {len(given) for given in (conditions, xs, ys) if given is not None}
+    if len(lengths) > 1:
+        raise ValueError(f"where needs conditions and vectors of one length, got {' and '.join(map(str, sorted(lengths)))}")
+    n = lengths.pop()
+    return apply(WHERE, Vector([
+        a if holds(c) else b for c, a, b in zip(conditions or [condition] * n, xs or [x] * n, ys or [y] * n)
+    ]))
+
+
+cdef bint holds(object condition) except -1:
+    if not hasattr(condition, "__float__"):
+        raise TypeError(f"where needs conditions that are bools, numbers or Values, got {type(condition).__name__}")
+    return (condition.data if isinstance(condition, Value) else float(condition)) != 0.0
+
+
+cdef list elements_of(object x):
+    """Return the elements of a Vector or list, None for a Value or number."""
+    cdef double k
+    return None if isinstance(x, Value) or number(x, &k) else list(as_vector(x))
+
+
+cdef object end_to_end(object x, uint32_t n):
+    """Return the elements of Rows or a list of rows, each of length `n`, in one list; a Value or number as it is."""
+    cdef list items = []
+    if not hasattr(x, "__iter__"):
+        return x
+    for row in x:
+        if not hasattr(row, "__len__") or <size_t>len(row) != n:
+            raise ValueError(f"where needs rows of length {n}, got {len(row) if hasattr(row, '__len__') else type(row).__name__}")
+        items.extend(row)
+    return items
 
 
 # Sets of numbers, such as logits: group g has `sets` sets of n + g * growth numbers. As operands they come group by group, number

@@ -60,8 +60,8 @@ cdef int refuse_without_partials(Tape *t, uint32_t i) except -1:
     """Raise if nothing says how to pass on the gradient of node `i`."""
     if has_no_partials(t, i) and "_backward" not in attributes_at(t, i):
         name = attributes_at(t, i).get("_op", name_of(CUSTOM))
-        raise RuntimeError(f"the node `{name}` cannot pass its gradient on: give its partials, Value(data, children, local_grads), "
-                           "or set a function that adds to the grad of its children, node._backward = f")
+        raise RuntimeError(f"the node `{name}` cannot pass its gradient on: give its partials, Value(data, children, "
+                           "local_grads), or set a function that adds to the grad of its children, node._backward = f")
     return 0
 
 

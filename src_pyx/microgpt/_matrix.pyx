@@ -65,8 +65,8 @@ cdef object arithmetic_of_rows(Arithmetic how, Rows rows, object other, bint ref
     return result if result is NotImplemented else new_rows(result, rows.n)
 
 
-# It refers to a Vector alone, so that no cycle goes through it that Python's collector could free; _cycles.pyx sees it all the same.
-# A step makes some 15, kept for reuse.
+# It refers to a Vector alone, so that no cycle goes through it but one through nodes (_cycles.pyx). A step makes some 15, kept
+# for reuse.
 @cython.no_gc
 @cython.freelist(32)
 cdef class Rows:

@@ -4,12 +4,16 @@
 # is made: a node that exists can be differentiated.
 
 cimport cython
-from libc.math cimport INFINITY, cos, exp, fabs, isfinite, log, sin, sqrt, tanh
+from libc.math cimport (
+    INFINITY, acos, asin, atan, atan2, cos, cosh, erf, erfc, exp, expm1, fabs, floor, isfinite, log, log1p, log2, log10, sin,
+    sinh, sqrt, tan, tanh
+)
 from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt._tape cimport (
-    ABS, ADD, ADD_CONSTANT, CONSTANT_POW, COS, CUSTOM, DOT, DOT_LISTED, EXP, LAST_BINARY, LAST_UNARY, LOG, MINIMUM,
-    MINIMUM_CONSTANT, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, SUM, SUM_LISTED, TANH, Node, Tape, partials
+    ABS, ADD, ADD_CONSTANT, CONSTANT_POW, COS, CUSTOM, DOT, DOT_LISTED, EXP, FLOOR, LAST_BINARY, LAST_UNARY, LOG, MAXIMUM,
+    MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, SUM, SUM_LISTED,
+    TANH, WHERE, Node, Tape, partials
 )
 from microgpt._vectors cimport chosen
 
@@ -23,6 +27,12 @@ cdef double domain_error(str op, str allowed, double x) except? -1.0 with gil
 cdef double overflow_error(str op, double x) except? -1.0 with gil
 cdef double pow_at_edge(double x, double k) except? -1.0 with gil
 cdef double pow_of_values(double x, double y) except? -1.0 with gil
+cdef double lgamma_value(double x) except? -1.0 with gil
+cdef double hypot_value(double x, double y) except? -1.0 with gil
+cdef double atan2_error() except? -1.0 with gil
+cdef double rare_value(uint8_t op, double x, double y) except? -1.0 nogil
+cdef double rare_partial_a(uint8_t op, double x, double y, double result) noexcept nogil
+cdef double rare_partial_b(uint8_t op, double x, double y, double result) noexcept nogil
 cdef str name_of(uint8_t op)
 cdef uint32_t operand_count(Tape *t, uint32_t i) noexcept
 cdef uint32_t operand(Tape *t, uint32_t i, uint32_t k) noexcept
@@ -93,6 +103,150 @@ cdef inline double abs_partial(double x) noexcept nogil:
     return 1.0 if x > 0.0 else -1.0 if x < 0.0 else 0.0
 
 
+# atan: any data; inf -> pi / 2. Partial: 1 / (1 + data**2).
+@cython.cdivision(True)
+cdef inline double atan_partial(double x) noexcept nogil:
+    return 1.0 / (1.0 + x * x)
+
+
+# asin, acos: -1 < data < 1, since the partials at the ends are infinite. Partials: 1 / sqrt(1 - data**2), and minus that, as a
+# product, which keeps its digits next to the ends.
+cdef inline double asin_value(double x) except? -1.0 nogil:
+    if fabs(x) >= 1.0:
+        return domain_error("asin", "-1 < data < 1", x)
+    return asin(x)
+
+
+cdef inline double acos_value(double x) except? -1.0 nogil:
+    if fabs(x) >= 1.0:
+        return domain_error("acos", "-1 < data < 1", x)
+    return acos(x)
+
+
+@cython.cdivision(True)
+cdef inline double asin_partial(double x) noexcept nogil:
+    return 1.0 / sqrt((1.0 - x) * (1.0 + x))
+
+
+# sinh, cosh: any data, overflow beyond 710.47 on either side. Partials: cosh(data), sinh(data).
+cdef inline double sinh_value(double x) except? -1.0 nogil:
+    cdef double y = sinh(x)
+    if fabs(y) == INFINITY and fabs(x) != INFINITY:
+        return overflow_error("sinh", x)
+    return y
+
+
+cdef inline double cosh_value(double x) except? -1.0 nogil:
+    cdef double y = cosh(x)
+    if y == INFINITY and fabs(x) != INFINITY:
+        return overflow_error("cosh", x)
+    return y
+
+
+# log1p, log(1 + data): data > -1. Partial: 1 / (1 + data).
+cdef inline double log1p_value(double x) except? -1.0 nogil:
+    if x <= -1.0:
+        return domain_error("log1p", "data > -1", x)
+    return log1p(x)
+
+
+@cython.cdivision(True)
+cdef inline double log1p_partial(double x) noexcept nogil:
+    return 1.0 / (1.0 + x)
+
+
+# expm1, exp(data) - 1: any data, overflow above 709.78. Partial: exp(data), from the operand: the result next to -1 has lost it.
+cdef inline double expm1_value(double x) except? -1.0 nogil:
+    cdef double y = expm1(x)
+    if y == INFINITY and x != INFINITY:
+        return overflow_error("expm1", x)
+    return y
+
+
+# log2, log10: data > 0. Partials: log2(e) / data, log10(e) / data.
+cdef inline double log2_value(double x) except? -1.0 nogil:
+    if x <= 0.0:
+        return domain_error("log2", "data > 0", x)
+    return log2(x)
+
+
+@cython.cdivision(True)
+cdef inline double log2_partial(double x) noexcept nogil:
+    return 1.4426950408889634 / x
+
+
+cdef inline double log10_value(double x) except? -1.0 nogil:
+    if x <= 0.0:
+        return domain_error("log10", "data > 0", x)
+    return log10(x)
+
+
+@cython.cdivision(True)
+cdef inline double log10_partial(double x) noexcept nogil:
+    return 0.4342944819032518 / x
+
+
+# erf: any data; inf -> 1. Partial: 2 / sqrt(pi) * exp(-data**2).
+cdef inline double erf_partial(double x) noexcept nogil:
+    return 1.1283791670955126 * exp(-x * x)
+
+
+# lgamma (_ops.pyx), log(|gamma|): all but 0, -1, -2, ... and -inf; overflow above 2.559e305. Partial: digamma, by its recurrence
+# up to 10, then by the asymptotic series (Abramowitz & Stegun 6.3.5, 6.3.18); below 0 by reflection (6.3.7), with the tangent of
+# the distance to the nearest whole number, which keeps its digits. The error is absolute next to a zero, such as that at 1.46.
+@cython.cdivision(True)
+cdef inline double digamma(double x) noexcept nogil:
+    cdef double result = 0.0
+    cdef double r
+    if x < 0.0:
+        result = -3.141592653589793 / tan(3.141592653589793 * (x - floor(x + 0.5)))
+        x = 1.0 - x
+    while x < 10.0:
+        result -= 1.0 / x
+        x += 1.0
+    r = 1.0 / (x * x)
+    return result + (log(x) - 0.5 / x - r * (1.0 / 12.0 - r * (1.0 / 120.0 - r * (1.0 / 252.0 - r * (
+        1.0 / 240.0 - r * (1.0 / 132.0 - r * (691.0 / 32760.0 - r * (1.0 / 12.0))))))))
+
+
+# gelu, data * Phi(data) with the normal distribution Phi, no approximation: any data; -inf -> 0. Partial: Phi(data) + data * the
+# density. A factor that has vanished wins against an infinite one, here and in silu: that is the limit.
+cdef inline double normal(double x) noexcept nogil:
+    return 0.5 * erfc(-0.7071067811865476 * x)
+
+
+cdef inline double gelu_value(double x) noexcept nogil:
+    cdef double p = normal(x)
+    return 0.0 if p == 0.0 else x * p
+
+
+cdef inline double gelu_partial(double x) noexcept nogil:
+    cdef double density = 0.3989422804014327 * exp(-0.5 * x * x)
+    return normal(x) if density == 0.0 else normal(x) + x * density
+
+
+# silu, data * sigmoid(data): any data; -inf -> 0. Partial: sigmoid + data * its partial.
+cdef inline double silu_value(double x) noexcept nogil:
+    cdef double s = sigmoid_value(x)
+    return 0.0 if s == 0.0 else x * s
+
+
+cdef inline double silu_partial(double x) noexcept nogil:
+    cdef double slope = sigmoid_partial(x)
+    return sigmoid_value(x) if slope == 0.0 else sigmoid_value(x) + x * slope
+
+
+# softplus, log(1 + exp(data)): any data; no overflow on either side. Partial: sigmoid(data).
+cdef inline double softplus_value(double x) noexcept nogil:
+    return (x if x > 0.0 else 0.0) + log1p(exp(-fabs(x)))
+
+
+# floor: any data; inf and nan stay. Partial: 0, also where it jumps.
+
+
+# where: the operand that the condition picked. Partial: 1.
+
+
 # pow with a number as exponent: a negative base needs a whole exponent, a zero base an exponent of 1, 2, 3, ... or more.
 # Partial: k * data**(k - 1). The bounds of the short way keep value and partial within 1e-300 .. 1e300.
 cdef inline double pow_value(double x, double k) except? -1.0 nogil:
@@ -121,6 +275,34 @@ cdef inline double taken_partial(uint8_t op, double x, double y) noexcept nogil:
     if x == y or (x != x and y != y):
         return 0.5
     return 1.0 if taken(op, x, y) else 0.0
+
+
+# atan2, of y and x: any point but the origin, where it has no derivative; jumps by 2 pi at y = 0, x < 0. Partials: x and -y, over
+# x**2 + y**2, without squares that overflow or vanish; 0 where both are infinite.
+cdef inline double atan2_value(double y, double x) except? -1.0 nogil:
+    if y == 0.0 and x == 0.0:
+        return atan2_error()
+    return atan2(y, x)
+
+
+@cython.cdivision(True)
+cdef inline double over_square_sum(double x, double y) noexcept nogil:
+    """Return x / (x**2 + y**2)."""
+    cdef double q
+    if fabs(x) == INFINITY and fabs(y) == INFINITY:
+        return 0.0
+    if fabs(x) >= fabs(y):
+        q = y / x
+        return 1.0 / x / (1.0 + q * q)
+    q = x / y
+    return q / y / (1.0 + q * q)
+
+
+# hypot (_ops.pyx), sqrt(x**2 + y**2) without overflow on the way: any data. Partials: x / result, y / result; the sign of the
+# operand where the result is its size, so 0 at (0, 0).
+@cython.cdivision(True)
+cdef inline double hypot_partial(double x, double result) noexcept nogil:
+    return abs_partial(x) if fabs(x) == result else x / result
 
 
 cdef inline double evaluate(uint8_t op, double x, double y) except? -1.0 nogil:
@@ -153,7 +335,9 @@ cdef inline double evaluate(uint8_t op, double x, double y) except? -1.0 nogil:
         return pow_of_values(y, x)
     elif op == POW:
         return pow_of_values(x, y)
-    return x if taken(op, x, y) else y
+    elif op == MINIMUM or op == MINIMUM_CONSTANT or op == MAXIMUM or op == MAXIMUM_CONSTANT:
+        return x if taken(op, x, y) else y
+    return rare_value(op, x, y)
 
 
 @cython.cdivision(True)
@@ -185,7 +369,9 @@ cdef inline double partial_a(uint8_t op, double x, double y, double result) noex
         return pow_partial(x, y)
     elif op == CONSTANT_POW:
         return exponent_partial(y, result)
-    return taken_partial(op, x, y)
+    elif op == MINIMUM or op == MINIMUM_CONSTANT or op == MAXIMUM or op == MAXIMUM_CONSTANT:
+        return taken_partial(op, x, y)
+    return rare_partial_a(op, x, y, result)
 
 
 cdef inline double partial_b(uint8_t op, double x, double y, double result) noexcept nogil:
@@ -196,12 +382,14 @@ cdef inline double partial_b(uint8_t op, double x, double y, double result) noex
         return x
     elif op == POW:
         return exponent_partial(x, result)
-    return taken_partial(op, y, x)
+    elif op == MINIMUM or op == MAXIMUM:
+        return taken_partial(op, y, x)
+    return rare_partial_b(op, x, y, result)
 
 
 cdef inline bint reads_operands(uint8_t op) noexcept nogil:
     """Whether a partial of the op depends on the data of its operands, not just on a constant or the result."""
-    return op not in (EXP, TANH, SQRT, ADD, ADD_CONSTANT, MUL_CONSTANT, CONSTANT_POW, SUM, SUM_LISTED, CUSTOM)
+    return op not in (EXP, TANH, SQRT, FLOOR, WHERE, ADD, ADD_CONSTANT, MUL_CONSTANT, CONSTANT_POW, SUM, SUM_LISTED, CUSTOM)
 
 
 cdef inline void propagate(Tape *t, uint32_t i, uint32_t low, uint32_t high) noexcept nogil:
@@ -349,6 +537,9 @@ cdef inline void unary_partials(uint8_t op, double *grad, const double *data, co
     elif op == EXP:
         for i in range(n):
             grad[i] += result[i] * g[i]
+    elif op == POW_CONSTANT and k == 2.0:
+        for i in range(n):
+            grad[i] += 2.0 * data[i] * g[i]
     else:
         for i in range(n):
             grad[i] += partial_a(op, data[i], k, result[i]) * g[i]

@@ -1,12 +1,19 @@
 """Names, edges and Python views of the ops declared in _ops.pxd."""
 
-from microgpt._tape cimport CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, SUM, SUM_LISTED, Tape, partials
+from microgpt._tape cimport (
+    ACOS, ASIN, ATAN, ATAN2, ATAN2_CONSTANT, CONSTANT_ATAN2, COSH, CUSTOM, DOT, DOT_LISTED, ERF, EXPM1, FLOOR, GELU, LAST_BINARY,
+    LAST_UNARY, LEAF, LGAMMA, LOG1P, LOG2, LOG10, SILU, SINH, SOFTPLUS, SUM, SUM_LISTED, WHERE, Tape, partials
+)
+
+from math import hypot, lgamma
 
 # In the order of the enum Op: the name that users see.
 NAMES = (
     "leaf", "exp", "log", "relu", "tanh", "sigmoid", "sqrt", "sin", "cos", "abs",
-    "add", "mul", "pow", "pow", "minimum", "maximum",
-    "add", "mul", "pow", "minimum", "maximum",
+    "atan", "asin", "acos", "sinh", "cosh", "log1p", "expm1", "log2", "log10", "erf", "lgamma", "gelu", "silu", "softplus",
+    "floor", "where",
+    "add", "mul", "pow", "pow", "minimum", "maximum", "atan2", "atan2", "hypot",
+    "add", "mul", "pow", "minimum", "maximum", "atan2", "hypot",
     "sum", "dot", "sum", "dot", "custom",
 )
 
@@ -43,6 +50,116 @@ cdef double pow_of_values(double x, double y) except? -1.0 with gil:
     if x < 0.0:
         raise ValueError(f"pow with a Value as exponent needs a base >= 0, got {x!r}")
     return pow_value(x, y)
+
+
+# Python computes these two by formulas of its own, not by the C library's functions.
+
+cdef double lgamma_value(double x) except? -1.0 with gil:
+    if x <= 0.0 and x == floor(x):      # so is -inf
+        return domain_error("lgamma", "data above 0, or between two whole numbers", x)
+    try:
+        return lgamma(x)
+    except OverflowError:
+        return overflow_error("lgamma", x)
+
+
+cdef double hypot_value(double x, double y) except? -1.0 with gil:
+    cdef double result = hypot(x, y)
+    if result == INFINITY and fabs(x) != INFINITY and fabs(y) != INFINITY:
+        raise OverflowError(f"hypot of {x!r} and {y!r} is too large for a float")
+    return result
+
+
+cdef double atan2_error() except? -1.0 with gil:
+    raise ValueError("atan2 needs another point than the origin, got y = 0 and x = 0")
+
+
+# What `evaluate`, `partial_a` and `partial_b` leave out. Those are compiled into loops over nodes, which are fast while small.
+
+cdef double rare_value(uint8_t op, double x, double y) except? -1.0 nogil:
+    if op == ATAN:
+        return atan(x)
+    elif op == ASIN:
+        return asin_value(x)
+    elif op == ACOS:
+        return acos_value(x)
+    elif op == SINH:
+        return sinh_value(x)
+    elif op == COSH:
+        return cosh_value(x)
+    elif op == LOG1P:
+        return log1p_value(x)
+    elif op == EXPM1:
+        return expm1_value(x)
+    elif op == LOG2:
+        return log2_value(x)
+    elif op == LOG10:
+        return log10_value(x)
+    elif op == ERF:
+        return erf(x)
+    elif op == LGAMMA:
+        return lgamma_value(x)
+    elif op == GELU:
+        return gelu_value(x)
+    elif op == SILU:
+        return silu_value(x)
+    elif op == SOFTPLUS:
+        return softplus_value(x)
+    elif op == FLOOR:
+        return floor(x)
+    elif op == WHERE:
+        return x
+    elif op == ATAN2 or op == ATAN2_CONSTANT:
+        return atan2_value(x, y)
+    elif op == CONSTANT_ATAN2:
+        return atan2_value(y, x)
+    return hypot_value(x, y)
+
+
+cdef double rare_partial_a(uint8_t op, double x, double y, double result) noexcept nogil:
+    if op == ATAN:
+        return atan_partial(x)
+    elif op == ASIN:
+        return asin_partial(x)
+    elif op == ACOS:
+        return -asin_partial(x)
+    elif op == SINH:
+        return cosh(x)
+    elif op == COSH:
+        return sinh(x)
+    elif op == LOG1P:
+        return log1p_partial(x)
+    elif op == EXPM1:
+        return exp(x)
+    elif op == LOG2:
+        return log2_partial(x)
+    elif op == LOG10:
+        return log10_partial(x)
+    elif op == ERF:
+        return erf_partial(x)
+    elif op == LGAMMA:
+        return digamma(x)
+    elif op == GELU:
+        return gelu_partial(x)
+    elif op == SILU:
+        return silu_partial(x)
+    elif op == SOFTPLUS:
+        return sigmoid_value(x)
+    elif op == FLOOR:
+        return 0.0
+    elif op == WHERE:
+        return 1.0
+    elif op == ATAN2 or op == ATAN2_CONSTANT:
+        return over_square_sum(y, x)
+    elif op == CONSTANT_ATAN2:
+        return -over_square_sum(y, x)
+    return hypot_partial(x, result)
+
+
+cdef double rare_partial_b(uint8_t op, double x, double y, double result) noexcept nogil:
+    if op == ATAN2:
+        return -over_square_sum(x, y)
+    return hypot_partial(y, result)
 
 
 cdef uint32_t operand_count(Tape *t, uint32_t i) noexcept:

@@ -44,17 +44,38 @@ cdef enum Op:
     SIN
     COS
     ABS
+    ATAN
+    ASIN
+    ACOS
+    SINH
+    COSH
+    LOG1P
+    EXPM1
+    LOG2
+    LOG10
+    ERF
+    LGAMMA
+    GELU
+    SILU
+    SOFTPLUS
+    FLOOR
+    WHERE               # the operand that was chosen
     ADD_CONSTANT        # one operand and a number
     MUL_CONSTANT
     POW_CONSTANT        # a ** number
     CONSTANT_POW        # number ** a
     MINIMUM_CONSTANT
     MAXIMUM_CONSTANT
+    ATAN2_CONSTANT      # atan2(a, number)
+    CONSTANT_ATAN2      # atan2(number, a)
+    HYPOT_CONSTANT
     ADD                 # two operands, a and b
     MUL
     POW
     MINIMUM
     MAXIMUM
+    ATAN2
+    HYPOT
     SUM                 # [a, a + n)
     DOT                 # [a, a + n) . [b, b + n)
     SUM_LISTED          # n operands in the pool block a
@@ -62,8 +83,8 @@ cdef enum Op:
     CUSTOM              # n operands in the pool block a, then their n partials as doubles
 
 cdef enum:
-    LAST_UNARY = MAXIMUM_CONSTANT   # ops up to here have one operand
-    LAST_BINARY = MAXIMUM           # ops up to here have two at most
+    LAST_UNARY = HYPOT_CONSTANT     # ops up to here have one operand
+    LAST_BINARY = HYPOT             # ops up to here have two at most
 
 cdef enum:
     NO_PARTIALS = 1                 # of a custom node, in Pair.b: they were not given, only its own `_backward` can do its step

@@ -1,22 +1,23 @@
 """Value: a scalar and its gradient, as in microgpt.py and micrograd."""
 
 from cpython.dict cimport PyDict_Size
-from cpython.object cimport Py_EQ, Py_GE, Py_GT, Py_LE, Py_LT, Py_NE, PyObject, PyTypeObject, destructor
+from cpython.object cimport Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE, PyObject, PyTypeObject, destructor
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt cimport _graph
 from microgpt._ops cimport evaluate, name_of, operand, operand_count, partial
 from microgpt._tape cimport (
-    ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, COS, CUSTOM, EXP, KEPT, LEAF, LOG, MUL, MUL_CONSTANT, NO_PARTIALS, POW,
-    POW_CONSTANT, RELU, SEEN, SIGMOID, SIN, SPARES, SQRT, TANH, UNSEEN, VALUE, Handle, Spares, anchor, anchor_new, custom_words,
-    keep_spare, only_kept, partials, put_block, put_constant, put_leaf, put_pair, release, reserve, reserve_listed, revive_kept,
-    rewind_below, take_spare, tape, write_leaf
+    ABS, ACOS, ADD, ADD_CONSTANT, ASIN, ATAN, ATAN2, ATAN2_CONSTANT, BLOCK_END, CONSTANT_POW, COS, COSH, CUSTOM, ERF, EXP, EXPM1,
+    FLOOR, GELU, HYPOT, HYPOT_CONSTANT, KEPT, LEAF, LGAMMA, LOG, LOG10, LOG1P, LOG2, MUL, MUL_CONSTANT, NO_PARTIALS, POW,
+    POW_CONSTANT, RELU, SEEN, SIGMOID, SILU, SIN, SINH, SOFTPLUS, SPARES, SQRT, TANH, UNSEEN, VALUE, Handle, Spares, anchor,
+    anchor_new, custom_words, keep_spare, only_kept, partials, put_block, put_constant, put_leaf, put_pair, release, reserve,
+    reserve_listed, revive_kept, rewind_below, take_spare, tape, write_leaf
 )
 
 from numbers import Real
 
-from microgpt import _cycles  # noqa: F401  # loaded with the class whose attributes it looks after
+__import__("microgpt._cycles")      # looks after the attributes of this class
 
 cdef extern from "Python.h":
     Py_ssize_t references "Py_REFCNT" (PyObject *o)
@@ -256,9 +257,9 @@ cdef class Value(Handle):
     """A scalar that remembers how it was computed, and anything that is written on it: `value.label = 'loss'`.
 
     `Value(data)` makes a leaf. `Value(data, children, local_grads)` makes a node of your own: `data` computed from the Values
-    `children`, `local_grads` the derivative of `data` by each of them. `Value(data, children, op, label)` is micrograd's way: `op`
-    names the node, and a function set as its `_backward` adds to the gradients of the children. The names of the keywords are
-    those of either: `children` or `_children`, `local_grads` or `_op`.
+    `children`, `local_grads` the derivative of `data` by each of them. `Value(data, children, op, label)` is micrograd's way:
+    `op` is the node's name, and a function set as its `_backward` adds to the gradients of the children. `_children` and `_op`
+    are names of these keywords, too.
     Errors: TypeError unless `data` and `local_grads` are numbers and `children` Values; ValueError unless they are as many.
     """
 
@@ -603,3 +604,86 @@ cdef class Value(Handle):
     def abs(self):
         """Return |data|. Any data. Partial: the sign of data, 0 at 0."""
         return unary(ABS, self)
+
+    def atan(self):
+        """Return the arc tangent, in radians. Any data. Partial: 1 / (1 + data**2)."""
+        return unary(ATAN, self)
+
+    def asin(self):
+        """Return the arc sine, in radians. ValueError unless -1 < data < 1: at the ends the partial is infinite.
+
+        Partial: 1 / sqrt(1 - data**2).
+        """
+        return unary(ASIN, self)
+
+    def acos(self):
+        """Return the arc cosine, in radians. ValueError unless -1 < data < 1. Partial: -1 / sqrt(1 - data**2)."""
+        return unary(ACOS, self)
+
+    def sinh(self):
+        """Return the hyperbolic sine. OverflowError beyond 710.47 on either side. Partial: cosh(data)."""
+        return unary(SINH, self)
+
+    def cosh(self):
+        """Return the hyperbolic cosine. OverflowError beyond 710.47 on either side. Partial: sinh(data)."""
+        return unary(COSH, self)
+
+    def log1p(self):
+        """Return log(1 + data), exact next to 0. ValueError unless data > -1. Partial: 1 / (1 + data)."""
+        return unary(LOG1P, self)
+
+    def expm1(self):
+        """Return exp(data) - 1, exact next to 0. OverflowError above 709.78. Partial: exp(data), from the operand."""
+        return unary(EXPM1, self)
+
+    def log2(self):
+        """Return the logarithm to base 2. ValueError unless data > 0. Partial: log2(e) / data."""
+        return unary(LOG2, self)
+
+    def log10(self):
+        """Return the logarithm to base 10. ValueError unless data > 0. Partial: log10(e) / data."""
+        return unary(LOG10, self)
+
+    def erf(self):
+        """Return the error function. Any data. Partial: 2 / sqrt(pi) * exp(-data**2)."""
+        return unary(ERF, self)
+
+    def lgamma(self):
+        """Return log(|gamma(data)|). ValueError at 0, -1, -2, ...; OverflowError above 2.559e305. Partial: digamma(data)."""
+        return unary(LGAMMA, self)
+
+    def gelu(self):
+        """Return data * Phi(data), Phi the normal distribution: the form with erf, not that with tanh. Any data.
+
+        Partial: Phi(data) + data * the normal density.
+        Source: Hendrycks & Gimpel 2016.
+        """
+        return unary(GELU, self)
+
+    def silu(self):
+        """Return data * sigmoid(data). Any data. Partial: sigmoid + data * its partial."""
+        return unary(SILU, self)
+
+    def softplus(self):
+        """Return log(1 + exp(data)), without overflow. Any data. Partial: sigmoid(data)."""
+        return unary(SOFTPLUS, self)
+
+    def floor(self):
+        """Return the largest whole number that is not above data. Any data; inf and nan stay. Partial: 0."""
+        return unary(FLOOR, self)
+
+    def atan2(self, x):
+        """Return the angle of the point (x, data), in radians. ValueError if both are 0.
+
+        Partials: x / (x**2 + data**2), and for a Value x -data / (x**2 + data**2).
+        """
+        return binary(ATAN2, self, <Value>x) if isinstance(x, Value) else constant(ATAN2_CONSTANT, self, as_number(x, "atan2"))
+
+    def hypot(self, other):
+        """Return sqrt(data**2 + other**2), without overflow on the way. OverflowError if the result is too large.
+
+        Partials: data / result, other / result; 0 where both are 0.
+        """
+        if isinstance(other, Value):
+            return binary(HYPOT, self, <Value>other)
+        return constant(HYPOT_CONSTANT, self, as_number(other, "hypot"))
