@@ -1,17 +1,45 @@
-"""Backward, along the topological order."""
+"""Backward, along the topological order.
+
+While a pass goes on, other code may run: signal handlers, own `_backward` functions, and with them other threads. It may make nodes,
+drop them, and go through other graphs. So a pass keeps the order it was given, ids stay as they are until it ends (`fixed`), and
+whoever let other code run looks afterwards whether leaves were changed. Only searches are one at a time: they share marks. A thread
+waits for that of another.
+"""
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memset
 
 from microgpt._ops cimport (
     apart, name_of, operand, operand_count, propagate, propagate_products, propagate_run, reads_operands
 )
-from microgpt._order cimport BETWEEN_SIGNALS, arrange, first, forget, free_large, operands, search, second
+from microgpt._order cimport BETWEEN_SIGNALS, Segment, arrange, first, forget, free_large, operands, search, second
 from microgpt._recall cimport Run
 from microgpt._tape cimport (
-    ADD, CUSTOM, DOT, LAST_BINARY, LAST_UNARY, LEAF, MUL, NO_PARTIALS, Handle, Node, Tape, has_changed
+    ADD, CUSTOM, DOT, LAST_BINARY, LAST_UNARY, LEAF, LIVE, MUL, NO_PARTIALS, Handle, Node, Tape, has_changed, tape
 )
+
+import os
+from time import sleep
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident()
+
+
+cdef struct Pass:                   # a backward() or zero_grad() under way; it stands on the stack of its caller
+    Run *order                      # owned while the pass goes on; if no other search came, `search` has it again afterwards
+    Segment *segment
+    size_t length
+    bint split                      # whether sums are in segments
+    unsigned long thread            # that runs it
+    Pass *before                    # the pass that was under way when it began, or NULL
+
+cdef Pass *latest                   # of those under way
+cdef bint lent                      # whether the arrays of `search` are those of `latest`
+cdef bint searching
+cdef unsigned long searcher         # thread of the search
 
 
 cdef bint is_stale(Tape *t, uint32_t i) noexcept nogil:
@@ -104,53 +132,56 @@ cdef int propagate_own(Tape *t, Run run, uint32_t low, uint32_t high) except -1:
     return 0
 
 
-cdef int refuse_any_without_partials(Tape *t) except -1:
+cdef int refuse_any_without_partials(Tape *t, const Run *order, size_t length) except -1:
     """As `refuse_without_partials`, of every node of the order."""
     cdef size_t k
     cdef uint32_t i
-    for k in range(search.length):
-        for i in range(search.order[k].first, search.order[k].first + search.order[k].count):
+    for k in range(length):
+        for i in range(order[k].first, order[k].first + order[k].count):
             refuse_without_partials(t, i)
     return 0
 
 
-cdef int refuse_any_stale(Tape *t) except -1:
+cdef int refuse_any_stale(Tape *t, const Run *order, size_t length) except -1:
     """Raise if a node of the order is stale. Only nodes older than the last write are looked at."""
     cdef uint32_t last_write = t.write_top[t.writes - 1] if t.writes > 0 else 0
     cdef size_t k
     cdef uint32_t i
-    for k in range(search.length):
-        if search.order[k].first < last_write:
-            for i in range(search.order[k].first, search.order[k].first + search.order[k].count):
+    for k in range(length):
+        if order[k].first < last_write:
+            for i in range(order[k].first, order[k].first + order[k].count):
                 refuse_stale(t, i)
     return 0
 
 
 cdef int backward(Tape *t, uint32_t root) except -1:
     """Add d(root)/d(node) to the grad of every node that `root` reaches. The grad of root itself becomes 1."""
-    begin(t)
+    cdef Pass this
+    begin(t, &this, root)
     try:
-        propagate_all(t, root, arrange(t, root))
+        propagate_all(t, root, &this)
     finally:
-        end(t)
+        end(t, &this)
     return 0
 
 
-cdef int propagate_all(Tape *t, uint32_t root, bint split) except -1:
+cdef int propagate_all(Tape *t, uint32_t root, const Pass *this) except -1:
     cdef size_t k
     cdef size_t work = 0
     cdef uint32_t i, count
     cdef double g
+    cdef uint64_t changes
     cdef double *data = t.data
     cdef double *grad = t.grad
-    cdef const Run *order = search.order
+    cdef const Run *order = this.order
     cdef const Node *node
     cdef bint own = t.own_backward
-    refuse_any_stale(t)
+    refuse_any_stale(t, order, this.length)
     if own:
-        refuse_any_without_partials(t)
+        refuse_any_without_partials(t, order, this.length)
     grad[root] = 1.0
-    k = search.length
+    changes = t.changes
+    k = this.length
     while k > 0:
         work += order[k - 1].count
         if work >= BETWEEN_SIGNALS:
@@ -158,13 +189,19 @@ cdef int propagate_all(Tape *t, uint32_t root, bint split) except -1:
             PyErr_CheckSignals()    # a handler may make nodes, for which the arrays may move
             data = t.data
             grad = t.grad
+            if changes != t.changes:
+                changes = t.changes
+                refuse_any_stale(t, order, k)
         if own and has_own(t, &order[k - 1]):
             i = order[k - 1].first
-            propagate_own(t, order[k - 1], search.segment[k - 1].low if split else 0,
-                          search.segment[k - 1].high if split else operands(t, i))
+            propagate_own(t, order[k - 1], this.segment[k - 1].low if this.split else 0,
+                          this.segment[k - 1].high if this.split else operands(t, i))
             data = t.data           # as after a signal
             grad = t.grad
             k -= 1
+            if changes != t.changes:
+                changes = t.changes
+                refuse_any_stale(t, order, k)
             continue
         i = order[k - 1].first
         node = &t.node[i]
@@ -183,8 +220,8 @@ cdef int propagate_all(Tape *t, uint32_t root, bint split) except -1:
         elif node.op == MUL:
             grad[node.a] += data[node.argument.pair.b] * g
             grad[node.argument.pair.b] += data[node.a] * g
-        elif split:
-            propagate(t, i, search.segment[k - 1].low, search.segment[k - 1].high)
+        elif this.split:
+            propagate(t, i, this.segment[k - 1].low, this.segment[k - 1].high)
         else:
             propagate(t, i, 0, operands(t, i))
         k -= 1
@@ -226,31 +263,127 @@ cdef inline bint is_product_before(Tape *t, const Run *run, const Run *next) noe
 
 cdef int zero_grad(Tape *t, uint32_t root) except -1:
     """Set the grad of every node that `root` reaches to 0."""
+    cdef Pass this
     cdef size_t k
     cdef uint32_t i, j
-    begin(t)
+    begin(t, &this, root)
+    t.grad[root] = 0.0
+    for k in range(this.length):
+        for i in range(this.order[k].first, this.order[k].first + this.order[k].count):
+            for j in range(operand_count(t, i)):
+                t.grad[operand(t, i, j)] = 0.0
+    end(t, &this)
+    return 0
+
+
+cdef int begin(Tape *t, Pass *this, uint32_t root) except -1:
+    """Start a pass: order the nodes below `root`. Until its end ids stay as they are, though other code may run in the middle."""
+    global searching, searcher, lent, latest
+    if searching:
+        wait()
+    searching = True
+    searcher = PyThread_get_thread_ident()
+    if lent:                            # the arrays of the last search are those of a pass that is still under way
+        memset(&search, 0, sizeof(search))
+        lent = False
+    t.fixed += 1
     try:
-        arrange(t, root)
-        t.grad[root] = 0.0
-        for k in range(search.length):
-            for i in range(search.order[k].first, search.order[k].first + search.order[k].count):
-                for j in range(operand_count(t, i)):
-                    t.grad[operand(t, i, j)] = 0.0
+        this.split = arrange(t, root)
+        this.length = search.length
+        forget(t)
+        if latest != NULL:
+            refuse_common(t, search.order, this.length)
+    except BaseException:
+        forget(t)
+        t.fixed -= 1
+        free_large()
+        raise
     finally:
-        end(t)
+        searching = False
+    this.order = search.order
+    this.segment = search.segment
+    this.thread = searcher
+    this.before = latest
+    latest = this
+    lent = True
     return 0
 
 
-cdef int begin(Tape *t) except -1:
-    """Start a search: until its end ids stay as they are, though a signal handler may run Python code in the middle."""
-    if t.fixed:
-        raise RuntimeError("another backward() or zero_grad() is still running")
-    t.fixed = True
+cdef void end(Tape *t, Pass *this) noexcept:
+    """End a pass, complete or interrupted."""
+    global lent, latest
+    cdef Pass **link = &latest
+    while link[0] != this:
+        link = &link[0].before
+    link[0] = this.before
+    t.fixed -= 1
+    if lent and search.order == this.order:
+        lent = False
+        free_large()
+    else:
+        free(this.order)
+        free(this.segment)
+
+
+cdef int wait() except -1:
+    """Wait until the search of another thread has ended. It let this one run since a signal had come."""
+    while searching:
+        if searcher == PyThread_get_thread_ident():
+            raise RuntimeError("a signal handler cannot call backward() or zero_grad() while one is still looking for its order: "
+                               "set a flag there, and call it afterwards")
+        sleep(0.0001)
     return 0
 
 
-cdef void end(Tape *t) noexcept:
-    """End a search, complete or interrupted."""
-    forget(t)
-    t.fixed = False
-    free_large()
+cdef int refuse_common(Tape *t, const Run *order, size_t length) except -1:
+    """Raise if a node of `order` is also one of another pass that is under way."""
+    cdef const Pass *other = latest
+    cdef bint common = False
+    cdef size_t k
+    while other != NULL:
+        mark_nodes(t, other.order, other.length, LIVE)
+        for k in range(length):
+            common |= has_mark(t, &order[k])
+        mark_nodes(t, other.order, other.length, 0)
+        other = other.before
+    if common:
+        raise RuntimeError("another backward() is in the middle of a graph that shares computed nodes with this one")
+    return 0
+
+
+cdef bint has_mark(Tape *t, const Run *run) noexcept:
+    cdef uint32_t i
+    for i in range(run.first, run.first + run.count):
+        if t.seen[i] & LIVE:
+            return True
+    return False
+
+
+cdef void mark_nodes(Tape *t, const Run *order, size_t length, uint8_t mark) noexcept:
+    """Set the mark LIVE of these nodes, or none (0)."""
+    cdef size_t k
+    cdef uint32_t i
+    for k in range(length):
+        for i in range(order[k].first, order[k].first + order[k].count):
+            t.seen[i] = (t.seen[i] & ~<uint8_t>LIVE) | mark
+
+
+def forget_other_threads():
+    """In a child process: end what the threads that it has not were in the middle of."""
+    global searching, lent, latest
+    cdef unsigned long this = PyThread_get_thread_ident()
+    cdef Pass **link = &latest
+    if searching and searcher != this:
+        forget(tape)
+        tape.fixed -= 1
+        searching = False
+    while link[0] != NULL:              # their arrays are left to the memory of the parent, which has them still
+        if link[0].thread == this:
+            link = &link[0].before
+        else:
+            link[0] = link[0].before
+            tape.fixed -= 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forget_other_threads)

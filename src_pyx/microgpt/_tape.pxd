@@ -145,6 +145,7 @@ cdef struct Tape:
     size_t writes
     size_t writes_capacity
     uint64_t clock                  # the last stamp given out
+    uint64_t changes                # how often leaves were written
     uint32_t run_start              # the leaves [run_start, run_end) were last written all at once: their stamp stands here,
     uint32_t run_end                # where it is one store and not one for each
     uint64_t run_stamp
@@ -153,7 +154,7 @@ cdef struct Tape:
     size_t past_top
     size_t past_capacity
 
-    bint fixed                      # ids are in use elsewhere: no collection now
+    uint32_t fixed                  # passes that have ids in use: while there are any, no collection
     uint32_t peak                   # highest top of the last `rewinds` rewinds, to see whether the arrays are too large
     uint32_t rewinds
 
