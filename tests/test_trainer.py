@@ -6,6 +6,7 @@ import copy
 import gc
 import itertools
 import math
+import pickle
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -249,3 +250,15 @@ def test_model_and_sizes_of_a_run_are_set_together() -> None:
     trainer.start_from(model)
     assert trainer.config is model.config
     trainer.step()
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))], ids=["deepcopy", "pickle"])
+def test_a_copied_run_goes_on_by_itself(way: Any) -> None:
+    trainer = Trainer(Settings(**SMALL, steps=8, validation=0.2, validation_every=3), list(NAMES))
+    for _ in range(4):
+        trainer.step()
+    copied = way(trainer)
+    middle = state(trainer)
+    finished = state(finish(copied))
+    assert state(trainer) == middle
+    assert state(finish(trainer)) == finished

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import microgpt
-from microgpt import GPT, Adam, CharTokenizer, GPTConfig, Matrix, Value, Vector, data, generate, reference
+from microgpt import GPT, Adam, CharTokenizer, GPTConfig, Matrix, Value, Vector, data, generate, nn, reference
 
 HERE = Path(__file__).parent
 MAKEMORE = HERE.parent.parent / "shared" / "data" / "makemore_names.txt"
@@ -225,6 +225,131 @@ def test_adam_step_that_overflows_changes_nothing() -> None:
     assert list(optimizer.m) == [0.0] * 100
     assert optimizer.steps == 0
     assert p[0].grad == 1.0
+
+
+def nn_model() -> nn.MLP:
+    random.seed(1)
+    return nn.MLP(2, [3, 1])
+
+
+def nn_loss(model: nn.MLP) -> Value:
+    return (model([0.3, -0.7]) - 1.0) ** 2
+
+
+def gpt_loss(model: GPT) -> Value:
+    return model.loss([1, 2, 0, 3])
+
+
+def tied_model() -> GPT:
+    model = small_model()
+    model.lm_head = model.wte
+    return model
+
+
+def one_step(model: Any, optimizer: Adam, loss: Callable[[Any], Value]) -> str:
+    value = loss(model)
+    value.backward()
+    optimizer.step()
+    return value.data.hex()
+
+
+@pytest.mark.parametrize(("make", "loss"), [(tied_model, gpt_loss), (nn_model, nn_loss)], ids=["gpt", "nn"])
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("first", ["model", "optimizer"])
+def test_a_model_and_its_optimizer_are_copied_together(
+    make: Callable[[], Any], loss: Callable[[Any], Value], way: Callable[[Any], Any], first: str
+) -> None:
+    model = make()
+    optimizer = Adam(model.parameters(), weight_decay=0.1)
+    for _ in range(3):
+        one_step(model, optimizer, loss)
+    loss(model).backward()  # gradients are copied, too
+    if first == "model":
+        model2, optimizer2 = way([model, optimizer])
+    else:
+        optimizer2, model2 = way([optimizer, model])
+    assert list(optimizer2.parameters) == model2.parameters()
+    assert not set(optimizer2.parameters) & set(optimizer.parameters)
+    before = bits([p.data for p in model.parameters()])
+    there = [one_step(model2, optimizer2, loss) for _ in range(3)]
+    assert bits([p.data for p in model.parameters()]) == before
+    assert there == [one_step(model, optimizer, loss) for _ in range(3)]
+    assert bits(list(optimizer2.m)) == bits(list(optimizer.m))
+    assert (optimizer2.steps, optimizer2.weight_decay) == (6, 0.1)
+
+
+def test_a_shallow_copy_of_an_optimizer_trains_the_same_parameters_with_means_of_its_own() -> None:
+    p = Value(1.0)
+    optimizer = Adam([p])
+    copied = copy.copy(optimizer)
+    p.grad = 1.0
+    copied.step()
+    assert copied.parameters[0] is p
+    assert (list(copied.m), list(optimizer.m), copied.steps, optimizer.steps) == ([pytest.approx(0.15)], [0.0], 1, 0)
+
+
+def test_an_optimizer_copied_alone_has_parameters_of_its_own() -> None:
+    model = small_model()
+    optimizer = Adam([*model.parameters(), Value(1.0), Vector([2.0, 3.0])])
+    copied = copy.deepcopy(copy.deepcopy(optimizer))
+    assert copied.parameters.data == optimizer.parameters.data
+    assert not set(copied.parameters) & set(optimizer.parameters)
+
+
+def test_an_optimizer_of_a_part_of_a_matrix_is_not_copied() -> None:
+    model = small_model()
+    for parameters in (model.parameters()[1:], model.parameters()[:-1], model.parameters()[::-1], [model.wte[0]]):
+        for way in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match=r"some elements of a Matrix cannot be copied or pickled.*copy its state_dict"):
+                way(Adam(parameters))
+
+
+def test_the_state_of_an_optimizer_goes_through_json() -> None:
+    model, straight = tied_model(), tied_model()
+    optimizer, other = (Adam(m.parameters(), 0.02, (0.8, 0.95), 1e-7, 0.1) for m in (model, straight))
+    for _ in range(3):
+        assert one_step(model, optimizer, gpt_loss) == one_step(straight, other, gpt_loss)
+    state = json.loads(json.dumps(optimizer.state_dict()))
+    fresh = Adam(model.parameters())
+    fresh.load_state_dict(state)
+    assert fresh.state_dict() == state
+    assert fresh.betas == (0.8, 0.95)
+    state["m"][0] = 9.0
+    assert fresh.m[0] != 9.0
+    for _ in range(3):
+        assert one_step(model, fresh, gpt_loss) == one_step(straight, other, gpt_loss)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"m": [0.0]}, ValueError, "2 parameters need as many m and v, got 1 and 2"),
+        ({"v": [0.0] * 3}, ValueError, "got 2 and 3"),
+        ({"v": [0.0, -1.0]}, ValueError, "v are means of squares, got -1.0"),
+        ({"v": [float("nan"), 0.0]}, ValueError, "v are means of squares, got nan"),
+        ({"m": ["a", "b"]}, TypeError, "must be real number"),
+        ({"steps": -1}, ValueError, "steps must be at least 0, got -1"),
+        ({"steps": 1.5}, TypeError, "float"),
+        ({"betas": [0.9, 1.0]}, ValueError, "below 1"),
+        ({"betas": [0.9]}, ValueError, "two numbers"),
+        ({"eps": 0.0}, ValueError, "eps"),
+        ({"learning_rate": float("inf")}, ValueError, "learning_rate"),
+        ({"weight_decay": -1.0}, ValueError, "weight_decay"),
+        ({"momentum": 0.9}, ValueError, "the state of an Adam has learning_rate, betas, .*, got .*momentum"),
+        ({"eps": None, "steps": None}, ValueError, "the state of an Adam has"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(
+    change: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    optimizer = Adam([Value(1.0), Value(2.0)])
+    before = optimizer.state_dict()
+    good = {**before, "m": [1.0, 2.0], "v": [3.0, 4.0], "steps": 7, "eps": 1e-3}
+    with pytest.raises(error, match=words):
+        optimizer.load_state_dict({name: value for name, value in {**good, **change}.items() if value is not None})
+    assert optimizer.state_dict() == before
+    optimizer.load_state_dict(good)
+    assert optimizer.state_dict() == good
 
 
 @pytest.mark.parametrize(
