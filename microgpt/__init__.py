@@ -5,21 +5,35 @@ gradients. Numbers equal those of `microgpt.reference`, the same algorithm in pl
 """
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-if sys.implementation.name == "cpython":
+
+def _load_engine() -> None:
+    """Import the first module of the compiled engine. One that is there and does not load says itself why."""
+    from importlib import import_module
+
     try:
-        from microgpt import _tape as _tape
-    except ImportError:
+        import_module("microgpt._tape")
+        return
+    except ModuleNotFoundError:
         # Run from a checkout, this source folder hides the installed package, which has the compiled engine: look there too.
         import pkgutil
 
-        __path__ = pkgutil.extend_path(__path__, __name__)
-        try:
-            from microgpt import _tape as _tape
-        except ImportError:
-            raise ImportError("the compiled engine of microgpt is not installed: run `pip install .` first") from None
+        __path__[:] = pkgutil.extend_path(__path__, __name__)
+    try:
+        import_module("microgpt._tape")
+    except ModuleNotFoundError:
+        from glob import glob
+        from importlib.machinery import EXTENSION_SUFFIXES
 
+        what = "is not installed"
+        for file in (file for folder in __path__ for file in glob(f"{folder}/_tape.*") if file.endswith((".so", ".pyd"))):
+            what = f"is for another Python, {file}, and not for this one, whose files end in {EXTENSION_SUFFIXES[0]}"
+        raise ImportError(f"the compiled engine of microgpt {what}: run `pip install .` first") from None
+
+
+if sys.implementation.name == "cpython":
+    _load_engine()
     from microgpt._functions import (
         acos,
         asin,
@@ -105,7 +119,7 @@ if sys.implementation.name == "cpython":
         "tanh",
         "where",
     ]
-else:
+elif not TYPE_CHECKING:
     __all__ = []  # there is no engine for this interpreter; microgpt.reference is all Python
 
 

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import chain
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from microgpt._value import Value
 from microgpt._vector import Vector
 from microgpt.tokenizer import CharTokenizer
 
+MODEL_MATRICES = ("wte", "wpe", "lm_head")
+LAYER_MATRICES = ("attn_wq", "attn_wk", "attn_wv", "attn_wo", "mlp_fc1", "mlp_fc2")
 INITIAL_STD = 0.08  # standard deviation of the initial weights, as in microgpt.py
 MAX_PARAMETERS = 100_000_000  # some 15 GB with gradients, Adam's moments and a handle each
 
@@ -38,11 +41,8 @@ class GPTConfig:
     block_size: int = 16
 
     def __post_init__(self) -> None:
-        for name, size in vars(self).items():
-            if isinstance(size, bool) or not hasattr(size, "__index__"):
-                raise TypeError(f"{name} must be a whole number, got {size!r}")
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        for name, size in list(vars(self).items()):
+            object.__setattr__(self, name, whole(name, size))
         if self.n_embd % self.n_head:
             raise ValueError(f"n_head must divide n_embd, got n_embd {self.n_embd} and n_head {self.n_head}")
         if self.n_parameters > MAX_PARAMETERS:
@@ -51,22 +51,16 @@ class GPTConfig:
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Name and (rows, columns) of every matrix, in the order of microgpt.py."""
-        wide = 4 * self.n_embd
-        shapes = {
-            "wte": (self.vocab_size, self.n_embd),
-            "wpe": (self.block_size, self.n_embd),
-            "lm_head": (self.vocab_size, self.n_embd),
-        }
+        n, wide = self.n_embd, 4 * self.n_embd
+        shapes = {"wte": (self.vocab_size, n), "wpe": (self.block_size, n), "lm_head": (self.vocab_size, n)}
         for i in range(self.n_layer):
-            for name in ("attn_wq", "attn_wk", "attn_wv", "attn_wo"):
-                shapes[f"layer{i}.{name}"] = (self.n_embd, self.n_embd)
-            shapes[f"layer{i}.mlp_fc1"] = (wide, self.n_embd)
-            shapes[f"layer{i}.mlp_fc2"] = (self.n_embd, wide)
+            for name in LAYER_MATRICES:
+                shapes[f"layer{i}.{name}"] = (wide, n) if name == "mlp_fc1" else (n, wide) if name == "mlp_fc2" else (n, n)
         return shapes
 
     @property
     def n_parameters(self) -> int:
-        """Number of parameters, without building them."""
+        """Number of parameters, without building them, of a model that shares none."""
         return (2 * self.vocab_size + self.block_size) * self.n_embd + 12 * self.n_layer * self.n_embd**2
 
 
@@ -76,7 +70,7 @@ Cache = list[tuple[list[Rows], list[Rows]]]  # keys and values of each layer, of
 class Layer:
     """The six matrices of one block."""
 
-    def __init__(self, matrices: dict[str, Matrix], prefix: str) -> None:
+    def __init__(self, matrices: Mapping[str, Matrix], prefix: str) -> None:
         self.attn_wq = matrices[f"{prefix}.attn_wq"]
         self.attn_wk = matrices[f"{prefix}.attn_wk"]
         self.attn_wv = matrices[f"{prefix}.attn_wv"]
@@ -89,6 +83,9 @@ class GPT:
     """A GPT whose every weight and activation is a scalar node.
 
     `rng` draws the initial weights: `rng.gauss(0, 0.08)`, matrix by matrix in the order of `state_dict`, row by row.
+    Matrices and layers may be replaced by others of the same shape, and shared: `model.lm_head = model.wte`. What the model holds
+    is what is computed, listed and saved; an optimizer made before trains what it was given. `config` must say the number of
+    layers: set it to `dataclasses.replace(model.config, n_layer=2)` when one is added.
     """
 
     def __init__(self, config: GPTConfig, rng: random.Random) -> None:
@@ -98,21 +95,43 @@ class GPT:
         }
         self._hold(config, matrices)
 
-    def _hold(self, config: GPTConfig, matrices: dict[str, Matrix]) -> None:
+    def _hold(self, config: GPTConfig, matrices: Mapping[str, Matrix]) -> None:
         self.config = config
-        self._matrices = matrices
         self.wte = matrices["wte"]
         self.wpe = matrices["wpe"]
         self.lm_head = matrices["lm_head"]
         self.layers = [Layer(matrices, f"layer{i}") for i in range(config.n_layer)]
 
     def state_dict(self) -> dict[str, Matrix]:
-        """Return the matrices by name: wte, wpe, lm_head, layer0.attn_wq, ..."""
-        return dict(self._matrices)
+        """Return the matrices by name: wte, wpe, lm_head, layer0.attn_wq, ... A shared one has several.
+
+        Errors: ValueError if layers or shapes are no longer those of `config`; TypeError for what is no Matrix.
+        """
+        self._check_layers()
+        matrices = {name: getattr(self, name) for name in MODEL_MATRICES}
+        for i, layer in enumerate(self.layers):
+            matrices.update({f"layer{i}.{name}": getattr(layer, name) for name in LAYER_MATRICES})
+        for name, shape in self.config.shapes.items():
+            if not isinstance(matrices[name], Matrix):
+                raise TypeError(f"{name} must be a Matrix, got {type(matrices[name]).__name__}")
+            if matrices[name].shape != shape:
+                raise ValueError(f"{name} must have shape {shape} by the model's config, it has {matrices[name].shape}")
+        return matrices
+
+    def own_matrices(self) -> dict[str, Matrix]:
+        """Return the matrices as `state_dict`, each one once, under the first of its names."""
+        return {name: matrix for matrix, name in first_names(self.state_dict()).items()}
 
     def parameters(self) -> list[Value]:
-        """Return every parameter, in the order of `state_dict`, row by row."""
-        return [value for matrix in self._matrices.values() for row in matrix for value in row]
+        """Return every parameter once, in the order of `state_dict`, row by row."""
+        return [value for matrix in self.own_matrices().values() for row in matrix for value in row]
+
+    def _check_layers(self) -> None:
+        if len(self.layers) != self.config.n_layer:
+            raise ValueError(
+                f"the model has {len(self.layers)} layers, its config says n_layer {self.config.n_layer}: "
+                "set model.config to dataclasses.replace(model.config, n_layer=...)"
+            )
 
     def new_cache(self) -> Cache:
         """Return the empty keys and values to start a document with."""
@@ -133,7 +152,8 @@ class GPT:
         end = position + len(tokens)
         if end > self.config.block_size:
             raise IndexError(f"position {end - 1} is out of range for a model of {self.config.block_size} positions")
-        if len(cache) != len(self.layers):
+        if not len(cache) == len(self.layers) == self.config.n_layer:
+            self._check_layers()
             raise ValueError(f"the cache of this model has {len(self.layers)} layers, got {len(cache)}")
         n_head = self.config.n_head
         x = rmsnorm(self.wte[tokens] + self.wpe[position:end])
@@ -166,6 +186,7 @@ class GPT:
     def save(self, path: str | Path, tokenizer: CharTokenizer | None = None) -> None:
         """Write the weights, the sizes and, where given, the vocabulary to a safetensors file, which is replaced whole.
 
+        A shared matrix is written once, under the first of its names.
         Errors: ValueError if `tokenizer` is that of another model; OSError if the file cannot be written.
         """
         checkpoint.write(path, *self.to_checkpoint(tokenizer))
@@ -188,8 +209,13 @@ class GPT:
             if tokenizer.vocab_size != self.config.vocab_size:
                 raise ValueError(f"the model has {self.config.vocab_size} tokens, the tokenizer {tokenizer.vocab_size}")
             metadata["characters"] = tokenizer.characters
+        matrices = self.state_dict()
+        first = first_names(matrices)
+        shared = {name: first[matrix] for name, matrix in matrices.items() if name != first[matrix]}
+        if shared:
+            metadata["shared"] = shared
         tensors: dict[str, checkpoint.Tensor] = {
-            name: (matrix.shape, array("d", chain.from_iterable(matrix.data))) for name, matrix in self._matrices.items()
+            name: (matrix.shape, array("d", chain.from_iterable(matrix.data))) for matrix, name in first.items()
         }
         return tensors, metadata
 
@@ -200,21 +226,54 @@ class GPT:
         Of other tensors it may hold those named adam. and training. and so on. ValueError if they do not make one GPT.
         """
         config = config_of(metadata)
+        shared = shared_of(metadata)
         stored = sum(len(values) for _, values in tensors.values())
-        if config.n_parameters > stored:  # before a list is made as long as a wrong n_layer says
+        # Before a list is made as long as a wrong n_layer says.
+        if config.n_parameters > stored and not shared:
             raise ValueError(f"its sizes make {config.n_parameters} parameters, it holds {stored} numbers")
+        if len(LAYER_MATRICES) * config.n_layer > len(tensors) + len(shared):
+            raise ValueError(f"its sizes make {config.n_layer} layers, it holds {len(tensors)} matrices, {len(shared)} shared")
         shapes = config.shapes
         unknown = sorted(name for name in tensors.keys() - shapes.keys() if not name.startswith(("adam.", "training.")))
+        unknown += sorted(shared.keys() - shapes.keys())
         if unknown:
             raise ValueError(f"the GPT of its sizes has no {unknown[0]}")
+        matrices: dict[str, Matrix] = {}
         for name, shape in shapes.items():
+            if name in shared:
+                if name in tensors or shared[name] not in matrices or shapes[shared[name]] != shape:
+                    raise ValueError(f"{name} cannot be shared with {shared[name]}: that must come before it and have its shape")
+                matrices[name] = matrices[shared[name]]
+                continue
             if name not in tensors:
                 raise ValueError(f"{name} is missing")
             if tensors[name][0] != shape:
                 raise ValueError(f"{name} must have shape {shape}, it has {tensors[name][0]}")
+            matrices[name] = Matrix(rows_of(*tensors[name]))
         model = cls.__new__(cls)
-        model._hold(config, {name: Matrix(rows_of(*tensors[name])) for name in shapes})
+        model._hold(config, matrices)
         return model
+
+
+def whole(name: str, size: Any) -> int:
+    """Return `size` as a plain int. TypeError unless it is a whole number, ValueError unless it is at least 1."""
+    try:
+        number = None if isinstance(size, bool) else index(size)
+    except TypeError:
+        number = None
+    if number is None:
+        raise TypeError(f"{name} must be a whole number, got {size!r}")
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {number}")
+    return number
+
+
+def first_names(matrices: Mapping[str, Matrix]) -> dict[Matrix, str]:
+    """Return each matrix once, with the first of its names."""
+    first: dict[Matrix, str] = {}
+    for name, matrix in matrices.items():
+        first.setdefault(matrix, name)
+    return first
 
 
 def config_of(metadata: Mapping[str, Any]) -> GPTConfig:
@@ -227,6 +286,14 @@ def config_of(metadata: Mapping[str, Any]) -> GPTConfig:
         return GPTConfig(**sizes)
     except TypeError as error:
         raise ValueError(f"its config is wrong: {error}") from None
+
+
+def shared_of(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return of each matrix that is another one as well the name of that one. ValueError if the metadata make no sense."""
+    shared = metadata.get("shared", {})
+    if not isinstance(shared, dict) or not all(isinstance(name, str) for pair in shared.items() for name in pair):
+        raise ValueError(f"its shared matrices must be named by name, they are {shared!r}")
+    return shared
 
 
 def rows_of(shape: tuple[int, ...], values: array[float]) -> list[array[float]]:

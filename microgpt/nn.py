@@ -1,17 +1,21 @@
 """Multilayer perceptrons with micrograd's names: Module, Neuron, Layer, MLP.
 
-A neuron computes ((b + w[0] * x[0]) + w[1] * x[1]) + ..., the bias first, as micrograd sums it: one dot of [b, w...] with
-[1, x...]. Weights are drawn by `random.uniform(-1, 1)`, neuron by neuron in the order of micrograd, biases are 0.
+A neuron computes ((b + w[0] * x[0]) + w[1] * x[1]) + ..., the bias first, as micrograd sums it. Weights are drawn by
+`random.uniform(-1, 1)`, neuron by neuron in the order of micrograd, biases are 0. Everything may be replaced, added, removed and
+subclassed as there: each call reads what the objects hold. Neurons whose biases and weights stand as they were made go together,
+as one product; the bits are the same, but where a layer's inputs were computed with its own biases: their gradients may then be
+added in another sequence.
 Source: Andrej Karpathy, micrograd, nn.py.
 """
 
 from __future__ import annotations
 
+import copyreg
 import random
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from microgpt._functions import relu
-from microgpt._matrix import Matrix
+from microgpt._nn import Parts, activation, activations
 from microgpt._value import Value
 from microgpt._vector import Vector
 
@@ -31,63 +35,62 @@ class Module:
             p.grad = 0
 
 
-class Neuron(Module):
+class Neuron(Module, Parts):
     """relu(w . x + b), or w . x + b with `nonlin=False`."""
 
     def __init__(self, nin: int, nonlin: bool = True) -> None:
         at_least_one("nin", nin)
-        self._matrix, self._row = Matrix([[0.0, *(random.uniform(-1, 1) for _ in range(nin))]]), 0
+        self.b = Value(0.0)  # before the weights, as a row of the matrix that a layer multiplies with
+        self.w = [Value(random.uniform(-1, 1)) for _ in range(nin)]
         self.nonlin = nonlin
-
-    @property
-    def w(self) -> tuple[Value, ...]:
-        """The weights. They cannot be replaced; their data can be set."""
-        return tuple(self._matrix[self._row])[1:]
-
-    @property
-    def b(self) -> Value:
-        """The bias."""
-        return self._matrix[self._row][0]
 
     def __call__(self, x: Inputs) -> Value:
         """Return the activation for the inputs `x`.
 
-        Shape: [nin] -> scalar. Errors: ValueError for another number of inputs.
+        Shape: [nin] -> scalar. Errors: TypeError for a single Value; ValueError for another number of inputs.
         """
-        row = self._matrix[self._row]
-        activation = row @ after_one(x, len(row) - 1)
-        return relu(activation) if self.nonlin else activation
+        if type(self) is Neuron and (value := activation(self, x)) is not None:
+            return value
+        inputs = several(x, len(self.w))
+        total = sum((wi * xi for wi, xi in zip(self.w, inputs, strict=True)), self.b)
+        return total.relu() if self.nonlin else total
 
     def parameters(self) -> list[Value]:
         """Return the weights, then the bias."""
         return [*self.w, self.b]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the parameters, and what a subclass has added."""
+        # The bias first again.
+        return copyreg.__newobj__, (type(self),), {"b": self.b, "w": self.w, "nonlin": self.nonlin, **vars(self)}  # type: ignore[attr-defined]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
     def __repr__(self) -> str:
-        return f"{'ReLU' if self.nonlin else 'Linear'}Neuron({len(self._matrix[self._row]) - 1})"
+        return f"{'ReLU' if self.nonlin else 'Linear'}Neuron({len(self.w)})"
+
+
+NEURON_CALL = Neuron.__call__
 
 
 class Layer(Module):
-    """Neurons that share their inputs; their biases and weights are the rows of one Matrix."""
+    """Neurons that share their inputs."""
 
     def __init__(self, nin: int, nout: int, nonlin: bool = True) -> None:
         at_least_one("nout", nout)
         self.neurons = [Neuron(nin, nonlin) for _ in range(nout)]
-        self._matrix = Matrix([neuron._matrix.data[0] for neuron in self.neurons])
-        for i, neuron in enumerate(self.neurons):
-            neuron._matrix, neuron._row = self._matrix, i
-        self.nonlin = nonlin
 
-    def activations(self, x: Inputs) -> Vector:
-        """Return the activations for the inputs `x`.
+    def __call__(self, x: Inputs) -> Any:
+        """Return the list of the neurons' activations, or the one Value if there is only one neuron.
 
-        Shape: [nin] -> [nout]. Errors: ValueError for another number of inputs.
+        Shape: [nin] -> [nout]. Errors: as of a neuron.
         """
-        sums = self._matrix @ after_one(x, self._matrix.shape[1] - 1)
-        return relu(sums) if self.nonlin else sums
-
-    def __call__(self, x: Inputs) -> Vector | Value:
-        """Return `activations(x)`, or the Value itself if there is only one."""
-        return only(self.activations(x))
+        if hasattr(x, "__next__"):
+            x = list(x)  # each neuron goes through it
+        values = activations(self.neurons, Neuron if Neuron.__call__ is NEURON_CALL else None, x)
+        return values[0] if len(values) == 1 else values
 
     def parameters(self) -> list[Value]:
         """Return the parameters of neuron after neuron."""
@@ -106,16 +109,16 @@ class MLP(Module):
         sizes = [nin, *nouts]
         self.layers = [Layer(sizes[i], sizes[i + 1], nonlin=i + 1 < len(nouts)) for i in range(len(nouts))]
 
-    def __call__(self, x: Inputs) -> Vector | Value:
-        """Return the outputs of the last layer, or the Value itself if there is only one.
+    def __call__(self, x: Inputs) -> Any:
+        """Return what the last layer returns: a list of Values, or the one Value if there is only one.
 
-        Shape: [nin] -> [nouts[-1]]. Errors: ValueError for another number of inputs.
+        Shape: [nin] -> [nouts[-1]]. Errors: as of a neuron.
         """
-        first, *rest = self.layers
-        activations = first.activations(x)
-        for layer in rest:
-            activations = layer.activations(activations)
-        return only(activations)
+        result: Any = x
+        for i, layer in enumerate(self.layers):
+            # A layer of one neuron returns its Value alone, which in micrograd no layer can follow.
+            result = layer([result] if i > 0 and isinstance(result, Value) else result)
+        return result
 
     def parameters(self) -> list[Value]:
         """Return the parameters of layer after layer."""
@@ -131,19 +134,14 @@ def at_least_one(name: str, size: int) -> None:
         raise ValueError(f"{name} must be at least 1, got {size}")
 
 
-def after_one(x: Inputs, nin: int) -> list[Value | float]:
-    """Return [1, x...], to be multiplied with [b, w...]."""
+def several(x: Inputs, nin: int) -> list[Value | float]:
+    """Return the `nin` inputs `x` as a list."""
     if isinstance(x, Value) or not hasattr(x, "__iter__"):
         raise TypeError(f"a list or Vector of {nin} inputs needed, got {type(x).__name__}")
-    inputs = [1.0, *x]
-    if len(inputs) != nin + 1:
-        raise ValueError(f"{nin} inputs needed, got {len(inputs) - 1}")
+    inputs = list(x)
+    if len(inputs) != nin:
+        raise ValueError(f"{nin} inputs needed, got {len(inputs)}")
     return inputs
-
-
-def only(x: Vector) -> Vector | Value:
-    """Return `x`, or its element if it has only one, as micrograd does."""
-    return x if len(x) > 1 else x[0]
 
 
 def parameters_of(modules: Iterable[Module]) -> list[Value]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from operator import index
+from typing import Any
 
-from microgpt._adam import adam_step, check_leaves, grad_norm, scale_grad
+from microgpt._adam import adam_step, check_leaves, grad_norm, holders, scale_grad
 from microgpt._matrix import Matrix
 from microgpt._value import Value
 from microgpt._vector import Vector
@@ -33,6 +35,14 @@ class Adam:
         leaves = [value for parameter in parameters for value in values_of(parameter)]
         if not leaves:
             raise ValueError("Adam needs at least one parameter")
+        self.parameters = Vector(leaves)
+        check_leaves(self.parameters)
+        self._set_numbers(learning_rate, betas, eps, weight_decay)
+        self.m = array("d", bytes(8 * len(leaves)))
+        self.v = array("d", bytes(8 * len(leaves)))
+        self.steps = 0
+
+    def _set_numbers(self, learning_rate: float, betas: Sequence[float], eps: float, weight_decay: float) -> None:
         if len(betas) != 2:
             raise ValueError(f"betas must be two numbers, got {betas}")
         beta1, beta2 = betas
@@ -42,15 +52,10 @@ class Adam:
             raise ValueError(f"eps must be above 0 and finite, got {eps}")
         if not 0 <= weight_decay < math.inf:
             raise ValueError(f"weight_decay must be finite and at least 0, got {weight_decay}")
-        self.parameters = Vector(leaves)
-        check_leaves(self.parameters)
         self.learning_rate = checked_rate(learning_rate)
         self.betas = beta1, beta2
         self.eps = eps
         self.weight_decay = weight_decay
-        self.m = array("d", bytes(8 * len(leaves)))
-        self.v = array("d", bytes(8 * len(leaves)))
-        self.steps = 0
 
     def step(self, learning_rate: float | None = None) -> None:
         """Move every parameter against its gradient, then set the gradient to 0.
@@ -82,6 +87,47 @@ class Adam:
     def zero_grad(self) -> None:
         """Set the gradient of every parameter to 0, as `step` also does."""
         self.parameters.grad = [0.0] * len(self.parameters)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the optimizer holds beside its parameters, as plain numbers and lists, which JSON can hold."""
+        return {
+            "learning_rate": self.learning_rate,
+            "betas": list(self.betas),
+            "eps": self.eps,
+            "weight_decay": self.weight_decay,
+            "steps": self.steps,
+            "m": list(self.m),
+            "v": list(self.v),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the optimizer whose `state_dict` this is has stopped, on as many parameters.
+
+        Errors: ValueError for other keys, other numbers of parameters, and numbers out of range; TypeError for what are no
+        numbers. Nothing has changed then.
+        """
+        names = list(self.state_dict())
+        if set(state) != set(names):
+            raise ValueError(f"the state of an Adam has {', '.join(names)}, got {', '.join(map(str, state))}")
+        m, v = array("d", state["m"]), array("d", state["v"])
+        steps = index(state["steps"])
+        if not len(m) == len(v) == len(self.parameters):
+            raise ValueError(f"{len(self.parameters)} parameters need as many m and v, got {len(m)} and {len(v)}")
+        if steps < 0:
+            raise ValueError(f"steps must be at least 0, got {steps}")
+        if not all(mean >= 0 for mean in v):
+            raise ValueError(f"v are means of squares, got {next(mean for mean in v if not mean >= 0)}")
+        self._set_numbers(*(state[name] for name in ("learning_rate", "betas", "eps", "weight_decay")))
+        self.m, self.v, self.steps = m, v, steps
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy and pickle the optimizer with its parameters: those of a model that is copied along are the copied model's."""
+        return {**vars(self), "parameters": holders(self.parameters)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.parameters = Vector([value for parameter in state["parameters"] for value in values_of(parameter)])
+        self.m, self.v = self.m[:], self.v[:]  # a shallow copy has its own, too
 
 
 def checked_rate(learning_rate: float) -> float:

@@ -46,13 +46,16 @@ def save(path: str, trainer: Trainer, source: Source) -> None:
     """Write the run to a checkpoint, which `GPT.load` can read as well.
 
     Beside the weights it holds adam.m.NAME and adam.v.NAME for each, the loss of every step, and as metadata what else the run
-    depends on. Errors: OSError if the file cannot be written, which is then as before.
+    depends on. Errors: OSError if the file cannot be written, which is then as before; ValueError if the
+    optimizer does not train the model.
     """
+    trainer.check_optimizer()
     tensors, metadata = trainer.model.to_checkpoint(trainer.tokenizer)
+    shapes = {name: shape for name, (shape, _) in tensors.items()}
     for moment in ("m", "v"):
         values: array[float] = getattr(trainer.optimizer, moment)
         start = 0
-        for name, (rows, columns) in trainer.config.shapes.items():
+        for name, (rows, columns) in shapes.items():
             end = start + rows * columns
             tensors[f"adam.{moment}.{name}"] = (rows, columns), values[start:end]
             start = end
@@ -91,10 +94,11 @@ def restore(trainer: Trainer, saved: Saved) -> None:
         trainer.start_from(model)
         for moment in ("m", "v"):
             values = array("d")
-            for name in trainer.config.shapes:
+            for name in model.own_matrices():
                 values.extend(saved.tensors[f"adam.{moment}.{name}"][1])
-            if len(values) != model.config.n_parameters:
-                raise ValueError(f"it needs adam.{moment} of {model.config.n_parameters} parameters, it has {len(values)}")
+            needed = len(trainer.optimizer.parameters)
+            if len(values) != needed:
+                raise ValueError(f"it needs adam.{moment} of {needed} parameters, it has {len(values)}")
             setattr(trainer.optimizer, moment, values)
         trainer.losses = saved.tensors["training.losses"][1] if "training.losses" in saved.tensors else array("d")
         if len(trainer.losses) != training["step"]:

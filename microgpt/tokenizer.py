@@ -22,10 +22,10 @@ class CharTokenizer:
         characters: set[str] = set()
         for document in documents:
             characters.update(document)
-        self.characters = "".join(sorted(characters))
-        if not self.characters:
+        self._characters = "".join(sorted(characters))
+        if not self._characters:
             raise ValueError("a vocabulary needs at least one character, the documents have none")
-        self._ids = {character: id for id, character in enumerate(self.characters)}
+        self._ids = {character: id for id, character in enumerate(self._characters)}
 
     @classmethod
     def load(cls, path: str | Path) -> CharTokenizer:
@@ -48,14 +48,19 @@ class CharTokenizer:
         return cls([characters])
 
     @property
+    def characters(self) -> str:
+        """The vocabulary, in the order of the ids."""
+        return self._characters
+
+    @property
     def bos(self) -> int:
         """Id of the token at both ends of a document."""
-        return len(self.characters)
+        return len(self._characters)
 
     @property
     def vocab_size(self) -> int:
         """Number of characters, and one for `bos`."""
-        return len(self.characters) + 1
+        return len(self._characters) + 1
 
     def encode(self, document: str) -> list[int]:
         """Return BOS, the ids of the characters, BOS. ValueError names a character outside the vocabulary."""

@@ -62,10 +62,8 @@ class Trainer:
             raise ValueError(f"{share} holds out {held_out} of {len(documents)} documents, at least 2 must be left to train on")
         if settings.batch_size > self.n_training:
             raise ValueError(f"--batch-size {settings.batch_size} is more than the {self.n_training} documents to train on")
-        self.config = GPTConfig(
-            self.tokenizer.vocab_size, settings.n_layer, settings.n_embd, settings.n_head, settings.block_size
-        )
-        self.start_from(GPT(self.config, self.rng))
+        config = GPTConfig(self.tokenizer.vocab_size, settings.n_layer, settings.n_embd, settings.n_head, settings.block_size)
+        self.start_from(GPT(config, self.rng))
         self.losses = array("d")
         self.validations: dict[int, float] = {}
         self.best_step = 0
@@ -73,8 +71,37 @@ class Trainer:
 
     def start_from(self, model: GPT) -> None:
         """Train `model`, with an optimizer that has made no step."""
-        self.model = model
+        self._model = model
         self.optimizer = Adam(model.parameters(), self.settings.learning_rate, weight_decay=self.settings.weight_decay)
+
+    @property
+    def model(self) -> GPT:
+        """The model in training. `start_from` sets another one."""
+        return self._model
+
+    @property
+    def config(self) -> GPTConfig:
+        """The sizes of the model."""
+        return self._model.config
+
+    def check_optimizer(self) -> None:
+        """Raise ValueError unless the optimizer trains the model, as the settings say, and has made the steps of the run."""
+        optimizer, start = self.optimizer, 0
+        for matrix in self.model.own_matrices().values():
+            # The leaves of a Matrix follow each other and are its own: the first stands for them all.
+            if start >= len(optimizer.parameters) or optimizer.parameters[start] is not matrix[0][0]:
+                raise ValueError("the optimizer trains other parameters than the model's: call start_from(model) after a change")
+            start += matrix.shape[0] * matrix.shape[1]
+        made = Adam([Value(0.0)], self.settings.learning_rate, weight_decay=self.settings.weight_decay)
+        for name in ("betas", "eps", "weight_decay"):
+            if getattr(optimizer, name) != getattr(made, name):
+                raise ValueError(f"the optimizer has {name} {getattr(optimizer, name)}, the run {getattr(made, name)}")
+        sizes = {"parameters": len(optimizer.parameters), "m": len(optimizer.m), "v": len(optimizer.v)}
+        if set(sizes.values()) != {start} or optimizer.steps != len(self.losses):
+            raise ValueError(
+                f"the run has {start} parameters and has made {len(self.losses)} steps, its optimizer has {sizes} and "
+                f"has made {optimizer.steps}"
+            )
 
     @property
     def finished(self) -> bool:
@@ -125,7 +152,7 @@ class Trainer:
 
     def loss(self, document: str) -> Value:
         """Return the loss of `document`, of which only as much is encoded as the model has positions for."""
-        return self.model.loss(self.tokenizer.encode(document[: self.config.block_size]))
+        return self._model.loss(self.tokenizer.encode(document[: self._model.config.block_size]))
 
     def validation_loss(self) -> float:
         """Return the mean loss of the held-out documents, the first MAX_VALIDATED of them if there are more."""

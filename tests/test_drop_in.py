@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import copy
 import math
-import pickle
-import random
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ import pytest
 from op_table import Engine
 
 import microgpt
-from microgpt import nn, reference
+from microgpt import reference
 
 ROOT = Path(__file__).parent.parent
 INF, NAN = math.inf, math.nan
@@ -238,69 +236,3 @@ def test_two_moons_are_told_apart_with_the_same_losses_on_scalars() -> None:
     assert run(ROOT / "examples" / "two_moons.py", "--steps", "5") == run(
         ROOT / "examples" / "two_moons.py", "--steps", "5", "--reference"
     )
-
-
-def scalar_neuron(x: Sequence[Any], w: Sequence[Any], b: Any, *, nonlin: bool) -> Any:
-    activation = sum((wi * xi for wi, xi in zip(w, x, strict=True)), b)
-    return activation.relu() if nonlin else activation
-
-
-@pytest.mark.parametrize("nouts", [[1], [3], [4, 1], [1, 1], [5, 4, 2]])
-def test_mlp_equals_micrograds_sums_to_the_bit(nouts: list[int]) -> None:
-    random.seed(5)
-    model = nn.MLP(3, nouts)
-    random.seed(5)
-    weights = []
-    for nin, nout in zip([3, *nouts], nouts, strict=False):
-        weights.append(
-            [([reference.Value(random.uniform(-1, 1)) for _ in range(nin)], reference.Value(0.0)) for _ in range(nout)]
-        )
-    theirs = [p for layer in weights for w, b in layer for p in [*w, b]]
-    ours = model.parameters()
-    assert [p.data for p in ours] == [p.data for p in theirs]
-    for i, p in enumerate(theirs):
-        p.data = ours[i].data = p.data + 0.01 * i  # biases other than 0
-    point = [0.3, -1.2, 0.7]
-    out: list[Any] = [reference.Value(v) for v in point]
-    for k, layer in enumerate(weights):
-        out = [scalar_neuron(out, w, b, nonlin=k + 1 < len(nouts)) for w, b in layer]
-    result = model([microgpt.Value(v) for v in point])
-    assert isinstance(result, microgpt.Value if nouts[-1] == 1 else microgpt.Vector)
-    results = [result] if nouts[-1] == 1 else list(result)
-    assert [v.data.hex() for v in results] == [v.data.hex() for v in out]
-    sum(v * v for v in results).backward()
-    sum(v * v for v in out).backward()
-    assert [p.grad.hex() for p in ours] == [float(p.grad).hex() for p in theirs]
-    model.zero_grad()
-    assert not any(p.grad for p in ours)
-    assert model(point) is not None
-
-
-def test_nn_has_micrograds_names() -> None:
-    model = nn.MLP(2, [3, 1])
-    assert repr(model) == ("MLP of [Layer of [ReLUNeuron(2), ReLUNeuron(2), ReLUNeuron(2)], Layer of [LinearNeuron(3)]]")
-    neuron = model.layers[0].neurons[1]
-    assert isinstance(neuron, nn.Module)
-    assert neuron.parameters() == [*neuron.w, neuron.b]
-    assert model.parameters()[3:6] == [*neuron.w, neuron.b]
-    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert [p.data for p in copied.parameters()] == [p.data for p in model.parameters()]
-        assert copied([0.3, 0.4]).data == model([0.3, 0.4]).data
-        copied.layers[0].neurons[1].b.data = 5.0
-        assert copied.layers[0]([0.0, 0.0])[1].data == 5.0
-    assert neuron.b.data == 0.0
-    with pytest.raises(AttributeError):
-        neuron.w = [microgpt.Value(1.0)] * 2
-    for sizes, message in (((2, []), "at least one layer"), ((0, [1]), "nin must be at least 1, got 0"), ((2, [3, 0]), "nout")):
-        with pytest.raises(ValueError, match=message):
-            nn.MLP(*sizes)
-    with pytest.raises(TypeError, match="list or Vector of 2 inputs needed, got Value"):
-        model(microgpt.Value(1.0))
-    assert neuron([1.0, 2.0]).data == model.layers[0]([1.0, 2.0])[1].data
-    assert neuron.b.data == 0.0
-    assert nn.Module().parameters() == []
-
-
-def test_wrong_number_of_inputs_is_refused() -> None:
-    with pytest.raises(ValueError, match="2 inputs needed, got 3"):
-        nn.MLP(2, [3, 1])([1.0, 2.0, 3.0])

@@ -65,6 +65,70 @@ def test_the_twin_runs_where_there_is_no_engine(tmp_path: Path) -> None:
     assert python("-c", code, cwd=tmp_path) == "6.0\n[]\n"
 
 
+def package_without_engine(folder: Path, *others: str) -> Path:
+    """A copy of the package without compiled modules, but for `others`; returns its folder."""
+    source = Path(_tape.__file__ or "").parent
+    shutil.copytree(source, folder / "microgpt", ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__"))
+    for other in others:
+        shutil.copy(source / other, folder / "microgpt" / other)
+    return folder / "microgpt"
+
+
+def import_error(folder: Path) -> str:
+    """The last line of what the import of the package in `folder` says, with no other one on the path."""
+    code = f"import sys; sys.path = [{str(folder)!r}, *(p for p in sys.path if 'site-packages' not in p)]; import microgpt"
+    result = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, cwd=folder, timeout=60)
+    assert result.returncode == 1
+    return result.stderr.splitlines()[-1]
+
+
+ENGINE = Path(_tape.__file__ or "").name
+
+
+def test_an_engine_that_is_not_there_is_to_be_installed(tmp_path: Path) -> None:
+    package_without_engine(tmp_path)
+    assert import_error(tmp_path) == "ImportError: the compiled engine of microgpt is not installed: run `pip install .` first"
+
+
+def test_an_engine_of_another_python_is_named(tmp_path: Path) -> None:
+    other = package_without_engine(tmp_path) / "_tape.cpython-27-other.so"
+    shutil.copy(Path(_tape.__file__ or ""), other)
+    assert import_error(tmp_path) == (
+        f"ImportError: the compiled engine of microgpt is for another Python, {other}, and not for this one, whose files end in "
+        f"{importlib.machinery.EXTENSION_SUFFIXES[0]}: run `pip install .` first"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="each loader has words of its own")
+@pytest.mark.parametrize(("size", "words"), [(0, "file too short"), (100, "cannot read file data"), (-1, "invalid ELF header")])
+def test_an_engine_that_does_not_load_says_the_loaders_words(size: int, words: str, tmp_path: Path) -> None:
+    engine = package_without_engine(tmp_path, ENGINE) / ENGINE
+    content = engine.read_bytes()
+    engine.write_bytes(content[:size] if size >= 0 else b"x" * 64 + content[64:])
+    assert import_error(tmp_path) == f"ImportError: {engine}: {words}"
+
+
+def test_a_damaged_engine_is_not_passed_over_for_the_installed_one(tmp_path: Path) -> None:
+    damaged, good = tmp_path / "damaged", tmp_path / "good"
+    damaged.mkdir()
+    (package_without_engine(damaged, ENGINE) / ENGINE).write_bytes(b"")
+    shutil.copytree(Path(_tape.__file__ or "").parent, good / "microgpt")
+    code = f"import sys; sys.path[:0] = [{str(damaged)!r}, {str(good)!r}]; import microgpt"
+    result = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert str(damaged / "microgpt" / ENGINE) in result.stderr
+
+
+def test_a_subinterpreter_is_told_that_it_cannot_have_the_engine(tmp_path: Path) -> None:
+    pytest.importorskip("_xxsubinterpreters", reason="made otherwise in this Python")
+    inside = "try:\n    import microgpt\nexcept ImportError as error:\n    print(error)"
+    code = (
+        "import microgpt, sys, _xxsubinterpreters as i; j = i.create(isolated=False)\n"
+        f"i.run_string(j, 'import sys; sys.path = ' + repr(sys.path)); i.run_string(j, {inside!r})"
+    )
+    assert "interpreter" in python("-c", code, cwd=tmp_path)
+
+
 def test_version_is_that_of_the_distribution() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", microgpt.__version__)
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -7,9 +7,10 @@ from array import array
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from microgpt import GPT, CharTokenizer, GPTConfig, checkpoint
+from microgpt import GPT, CharTokenizer, GPTConfig, Matrix, checkpoint
 
 CONFIG = GPTConfig(4, n_layer=2, n_embd=6, n_head=3, block_size=5)
 
@@ -44,6 +45,45 @@ def test_the_tensors_have_the_names_and_shapes_of_microgpt(tmp_path: Path) -> No
     assert metadata == {"config": vars(CONFIG)}
 
 
+def test_shared_matrices_are_written_once_and_shared_again(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    model, tokenizer = model_and_tokenizer()
+    model.lm_head = model.wte
+    model.layers[1] = model.layers[0]
+    model.layers[0].attn_wk = model.layers[0].attn_wq
+    model.save(path)
+    tensors, metadata = checkpoint.read(path)
+    assert sorted(tensors) == sorted(model.own_matrices())
+    assert not any(name.startswith("layer1") for name in tensors)
+    assert metadata["shared"]["lm_head"] == "wte"
+    loaded = GPT.load(path)
+    assert loaded.lm_head is loaded.wte
+    assert loaded.layers[1].attn_wk is loaded.layers[0].attn_wq
+    assert bits(loaded) == bits(model)
+    tokens = tokenizer.encode("abba")
+    assert loaded.loss(tokens).data.hex() == model.loss(tokens).data.hex()
+
+
+def test_replaced_matrices_are_what_is_saved(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    model, tokenizer = model_and_tokenizer()
+    model.wte = Matrix([[0.1 * i - 0.01 * j for j in range(6)] for i in range(4)])
+    model.layers[1].mlp_fc2 = Matrix([[0.3] * 24 for _ in range(6)])
+    model.layers[0], model.layers[1] = model.layers[1], model.layers[0]
+    model.save(path)
+    tokens = tokenizer.encode("abba")
+    assert GPT.load(path).loss(tokens).data.hex() == model.loss(tokens).data.hex()
+
+
+def test_sizes_of_numpy_are_saved_as_others(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    config = GPTConfig(np.int64(4), n_layer=np.uint8(2), n_embd=np.array(6), n_head=np.int32(3), block_size=np.int16(5))
+    assert config == CONFIG
+    assert {type(size) for size in vars(config).values()} == {int}
+    GPT(config, random.Random(1)).save(path)
+    assert GPT.load(path).config == CONFIG
+
+
 def test_the_optimisers_tensors_and_other_metadata_are_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     model, tokenizer = model_and_tokenizer()
@@ -75,6 +115,20 @@ SIZES = vars(CONFIG)
         ({"wte": ((6, 4), WTE[1])}, {}, r"wte must have shape \(4, 6\), it has \(6, 4\)"),
         ({"wte": ((24,), WTE[1])}, {}, r"wte must have shape \(4, 6\), it has \(24,\)"),
         ({"layer2.attn_wq": WTE}, {}, "the GPT of its sizes has no layer2.attn_wq"),
+        ({}, {"shared": ["wte"]}, r"its shared matrices must be named by name, they are \['wte'\]"),
+        ({}, {"shared": {"lm_head": ["wte"]}}, "its shared matrices must be named by name"),
+        ({}, {"shared": {"lm_tail": "wte"}}, "the GPT of its sizes has no lm_tail"),
+        ({}, {"shared": {"lm_head": "wte"}}, "lm_head cannot be shared with wte: that must"),
+        ({"lm_head": None}, {"shared": {"lm_head": "wpe"}}, "lm_head cannot be shared with wpe: that must"),
+        ({"lm_head": None}, {"shared": {"lm_head": "lm_head"}}, "lm_head cannot be shared with lm_head: that must"),
+        ({"lm_head": None}, {"shared": {"lm_head": "layer0.attn_wq"}}, "come before it and have its shape"),
+        ({"lm_head": None}, {"shared": {"lm_head": "nothing"}}, "lm_head cannot be shared with nothing"),
+        ({"lm_head": None}, {"shared": {"wpe": "wte"}}, "wpe cannot be shared with wte"),
+        (
+            {},
+            {"config": {**SIZES, "n_embd": 1, "n_head": 1, "n_layer": 8_000_000}, "shared": {"lm_head": "wte"}},
+            "its sizes make 8000000 layers, it holds 15 matrices, 1 shared",
+        ),
     ],
 )
 def test_what_is_no_model_is_refused(tensors: dict[str, Any], metadata: dict[str, Any], words: str, tmp_path: Path) -> None:

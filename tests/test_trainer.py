@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import math
+import pickle
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from microgpt import data, generate, reference, resume
+from microgpt import GPT, Adam, GPTConfig, Matrix, data, generate, reference, resume
 from microgpt.schedule import SCHEDULES, learning_rate
 from microgpt.trainer import MAX_VALIDATED, Settings, Trainer
 
@@ -194,3 +196,69 @@ def test_random_state_comes_from_the_file(tmp_path: Path) -> None:
     again = Trainer(Settings(**SMALL), list(NAMES))
     resume.restore(again, resume.load(path))
     assert again.rng.getstate() == trainer.rng.getstate()
+
+
+def test_tied_weights_are_resumed_tied(tmp_path: Path) -> None:
+    path = str(tmp_path / "run.safetensors")
+
+    def tied() -> Trainer:
+        trainer = Trainer(Settings(**SMALL, steps=12), list(NAMES))
+        trainer.model.lm_head = trainer.model.wte
+        trainer.start_from(trainer.model)
+        return trainer
+
+    straight = state(finish(tied()))
+    trainer = tied()
+    for _ in range(5):
+        trainer.step()
+    resume.save(path, trainer, SOURCE)
+    again = Trainer(Settings(**SMALL, steps=12), list(NAMES))
+    resume.restore(again, resume.load(path))
+    assert again.model.lm_head is again.model.wte
+    assert len(again.optimizer.m) == len(again.model.parameters()) == again.config.n_parameters - len(again.model.wte.data) * 4
+    assert state(finish(again)) == straight
+
+
+CHANGES: dict[str, Any] = {
+    "trains other parameters than the model's: call start_from": lambda t: setattr(t.model, "lm_head", t.model.wte),
+    "trains other parameters": lambda t: setattr(t.model, "wpe", Matrix(t.model.wpe.data)),
+    "other parameters than the model's": lambda t: setattr(t, "optimizer", Adam(copy.deepcopy(t.model).parameters())),
+    "has weight_decay 0.5, the run 0.0": lambda t: setattr(t.optimizer, "weight_decay", 0.5),
+    r"has betas \(0.9, 0.99\), the run \(0.85, 0.99\)": lambda t: setattr(t.optimizer, "betas", (0.9, 0.99)),
+    "has made 1 steps, its optimizer has .* and has made 2": lambda t: t.optimizer.step(),
+    "its optimizer has .*'m': 3": lambda t: setattr(t.optimizer, "m", t.optimizer.m[:3]),
+    "lm_head must have shape": lambda t: setattr(t.model, "lm_head", Matrix([[0.0] * 4])),
+}
+
+
+@pytest.mark.parametrize("words", CHANGES)
+def test_a_run_whose_optimizer_does_not_train_its_model_is_not_saved(words: str, tmp_path: Path) -> None:
+    trainer = Trainer(Settings(**SMALL), list(NAMES))
+    trainer.step()
+    CHANGES[words](trainer)
+    with pytest.raises(ValueError, match=words):
+        resume.save(str(tmp_path / "run.safetensors"), trainer, SOURCE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_model_and_sizes_of_a_run_are_set_together() -> None:
+    trainer = Trainer(Settings(**SMALL), list(NAMES))
+    for name in ("model", "config"):
+        with pytest.raises(AttributeError, match=name):
+            setattr(trainer, name, None)
+    model = GPT(GPTConfig(trainer.tokenizer.vocab_size, n_embd=8, block_size=3), random.Random(1))
+    trainer.start_from(model)
+    assert trainer.config is model.config
+    trainer.step()
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))], ids=["deepcopy", "pickle"])
+def test_a_copied_run_goes_on_by_itself(way: Any) -> None:
+    trainer = Trainer(Settings(**SMALL, steps=8, validation=0.2, validation_every=3), list(NAMES))
+    for _ in range(4):
+        trainer.step()
+    copied = way(trainer)
+    middle = state(trainer)
+    finished = state(finish(copied))
+    assert state(trainer) == middle
+    assert state(finish(trainer)) == finished

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 import gc
 import hashlib
 import json
+import pickle
 import platform
 import random
 from array import array
@@ -13,10 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import microgpt
-from microgpt import GPT, Adam, CharTokenizer, GPTConfig, Matrix, Value, Vector, data, generate, reference
+from microgpt import GPT, Adam, CharTokenizer, GPTConfig, Matrix, Value, Vector, data, generate, nn, reference
 
 HERE = Path(__file__).parent
 MAKEMORE = HERE.parent.parent / "shared" / "data" / "makemore_names.txt"
@@ -223,6 +227,131 @@ def test_adam_step_that_overflows_changes_nothing() -> None:
     assert p[0].grad == 1.0
 
 
+def nn_model() -> nn.MLP:
+    random.seed(1)
+    return nn.MLP(2, [3, 1])
+
+
+def nn_loss(model: nn.MLP) -> Value:
+    return (model([0.3, -0.7]) - 1.0) ** 2
+
+
+def gpt_loss(model: GPT) -> Value:
+    return model.loss([1, 2, 0, 3])
+
+
+def tied_model() -> GPT:
+    model = small_model()
+    model.lm_head = model.wte
+    return model
+
+
+def one_step(model: Any, optimizer: Adam, loss: Callable[[Any], Value]) -> str:
+    value = loss(model)
+    value.backward()
+    optimizer.step()
+    return value.data.hex()
+
+
+@pytest.mark.parametrize(("make", "loss"), [(tied_model, gpt_loss), (nn_model, nn_loss)], ids=["gpt", "nn"])
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("first", ["model", "optimizer"])
+def test_a_model_and_its_optimizer_are_copied_together(
+    make: Callable[[], Any], loss: Callable[[Any], Value], way: Callable[[Any], Any], first: str
+) -> None:
+    model = make()
+    optimizer = Adam(model.parameters(), weight_decay=0.1)
+    for _ in range(3):
+        one_step(model, optimizer, loss)
+    loss(model).backward()  # gradients are copied, too
+    if first == "model":
+        model2, optimizer2 = way([model, optimizer])
+    else:
+        optimizer2, model2 = way([optimizer, model])
+    assert list(optimizer2.parameters) == model2.parameters()
+    assert not set(optimizer2.parameters) & set(optimizer.parameters)
+    before = bits([p.data for p in model.parameters()])
+    there = [one_step(model2, optimizer2, loss) for _ in range(3)]
+    assert bits([p.data for p in model.parameters()]) == before
+    assert there == [one_step(model, optimizer, loss) for _ in range(3)]
+    assert bits(list(optimizer2.m)) == bits(list(optimizer.m))
+    assert (optimizer2.steps, optimizer2.weight_decay) == (6, 0.1)
+
+
+def test_a_shallow_copy_of_an_optimizer_trains_the_same_parameters_with_means_of_its_own() -> None:
+    p = Value(1.0)
+    optimizer = Adam([p])
+    copied = copy.copy(optimizer)
+    p.grad = 1.0
+    copied.step()
+    assert copied.parameters[0] is p
+    assert (list(copied.m), list(optimizer.m), copied.steps, optimizer.steps) == ([pytest.approx(0.15)], [0.0], 1, 0)
+
+
+def test_an_optimizer_copied_alone_has_parameters_of_its_own() -> None:
+    model = small_model()
+    optimizer = Adam([*model.parameters(), Value(1.0), Vector([2.0, 3.0])])
+    copied = copy.deepcopy(copy.deepcopy(optimizer))
+    assert copied.parameters.data == optimizer.parameters.data
+    assert not set(copied.parameters) & set(optimizer.parameters)
+
+
+def test_an_optimizer_of_a_part_of_a_matrix_is_not_copied() -> None:
+    model = small_model()
+    for parameters in (model.parameters()[1:], model.parameters()[:-1], model.parameters()[::-1], [model.wte[0]]):
+        for way in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match=r"some elements of a Matrix cannot be copied or pickled.*copy its state_dict"):
+                way(Adam(parameters))
+
+
+def test_the_state_of_an_optimizer_goes_through_json() -> None:
+    model, straight = tied_model(), tied_model()
+    optimizer, other = (Adam(m.parameters(), 0.02, (0.8, 0.95), 1e-7, 0.1) for m in (model, straight))
+    for _ in range(3):
+        assert one_step(model, optimizer, gpt_loss) == one_step(straight, other, gpt_loss)
+    state = json.loads(json.dumps(optimizer.state_dict()))
+    fresh = Adam(model.parameters())
+    fresh.load_state_dict(state)
+    assert fresh.state_dict() == state
+    assert fresh.betas == (0.8, 0.95)
+    state["m"][0] = 9.0
+    assert fresh.m[0] != 9.0
+    for _ in range(3):
+        assert one_step(model, fresh, gpt_loss) == one_step(straight, other, gpt_loss)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"m": [0.0]}, ValueError, "2 parameters need as many m and v, got 1 and 2"),
+        ({"v": [0.0] * 3}, ValueError, "got 2 and 3"),
+        ({"v": [0.0, -1.0]}, ValueError, "v are means of squares, got -1.0"),
+        ({"v": [float("nan"), 0.0]}, ValueError, "v are means of squares, got nan"),
+        ({"m": ["a", "b"]}, TypeError, "must be real number"),
+        ({"steps": -1}, ValueError, "steps must be at least 0, got -1"),
+        ({"steps": 1.5}, TypeError, "float"),
+        ({"betas": [0.9, 1.0]}, ValueError, "below 1"),
+        ({"betas": [0.9]}, ValueError, "two numbers"),
+        ({"eps": 0.0}, ValueError, "eps"),
+        ({"learning_rate": float("inf")}, ValueError, "learning_rate"),
+        ({"weight_decay": -1.0}, ValueError, "weight_decay"),
+        ({"momentum": 0.9}, ValueError, "the state of an Adam has learning_rate, betas, .*, got .*momentum"),
+        ({"eps": None, "steps": None}, ValueError, "the state of an Adam has"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(
+    change: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    optimizer = Adam([Value(1.0), Value(2.0)])
+    before = optimizer.state_dict()
+    good = {**before, "m": [1.0, 2.0], "v": [3.0, 4.0], "steps": 7, "eps": 1e-3}
+    with pytest.raises(error, match=words):
+        optimizer.load_state_dict({name: value for name, value in {**good, **change}.items() if value is not None})
+    assert optimizer.state_dict() == before
+    optimizer.load_state_dict(good)
+    assert optimizer.state_dict() == good
+
+
 @pytest.mark.parametrize(
     ("sizes", "error", "words"),
     [
@@ -230,6 +359,11 @@ def test_adam_step_that_overflows_changes_nothing() -> None:
         ({"vocab_size": 3, "n_embd": 10, "n_head": 3}, ValueError, "n_head must divide n_embd"),
         ({"vocab_size": 3, "n_layer": -1}, ValueError, "n_layer must be at least 1"),
         ({"vocab_size": 3, "n_embd": 16.0}, TypeError, "n_embd must be a whole number, got 16.0"),
+        ({"vocab_size": True}, TypeError, "vocab_size must be a whole number, got True"),
+        ({"vocab_size": np.True_}, TypeError, "vocab_size must be a whole number, got .*True"),
+        ({"vocab_size": np.float64(3)}, TypeError, "vocab_size must be a whole number, got .*3.0"),
+        ({"vocab_size": np.array([3, 4])}, TypeError, "vocab_size must be a whole number, got array"),
+        ({"vocab_size": np.int64(-3)}, ValueError, "vocab_size must be at least 1, got -3"),
         ({"vocab_size": 3, "n_embd": 100_000}, ValueError, "at most 100,000,000 parameters"),
     ],
 )
@@ -292,6 +426,121 @@ def test_state_dict_has_the_names_and_order_of_microgpt() -> None:
     assert {name: matrix.shape for name, matrix in state.items()} == model.config.shapes
     assert [p.data for p in model.parameters()] == [x for m in state.values() for row in m.data for x in row]
     assert len(model.parameters()) == model.config.n_parameters
+
+
+def small_model(**sizes: int) -> GPT:
+    return GPT(GPTConfig(5, **{"n_layer": 2, "n_embd": 4, "n_head": 2, "block_size": 3, **sizes}), random.Random(0))
+
+
+def matrix(rows: int, columns: int) -> Matrix:
+    return Matrix([[0.1 * i - 0.2 * j for j in range(columns)] for i in range(rows)])
+
+
+REPLACEMENTS: dict[str, Callable[[GPT], Any]] = {
+    "lm_head": lambda m: setattr(m, "lm_head", m.wte),
+    "wte": lambda m: setattr(m, "wte", matrix(5, 4)),
+    "wpe": lambda m: setattr(m, "wpe", matrix(3, 4)),
+    "layer1.attn_wq": lambda m: setattr(m.layers[1], "attn_wq", matrix(4, 4)),
+    "layer0.mlp_fc1": lambda m: setattr(m.layers[0], "mlp_fc1", m.layers[1].mlp_fc1),
+    "layer1.mlp_fc2": lambda m: m.layers.__setitem__(1, m.layers[0]),
+}
+
+
+@pytest.mark.parametrize("name", REPLACEMENTS)
+def test_what_the_model_holds_is_listed_trained_and_computed(name: str) -> None:
+    model = small_model()
+    before = model.state_dict()
+    REPLACEMENTS[name](model)
+    state, parameters = model.state_dict(), model.parameters()
+    assert list(state) == list(before)
+    assert state[name] is not before[name]
+    assert state[name][0][0] in parameters
+    assert len(set(parameters)) == len(parameters)
+    loss = model.loss([1, 2, 0, 3])
+    loss.backward()
+    start, kept = state[name].data, loss.data
+    Adam(parameters).step()
+    assert state[name].data != start
+    assert model.loss([1, 2, 0, 3]).data < kept
+
+
+def test_tied_weights_add_up_both_gradients() -> None:
+    model, twin = small_model(), reference.GPT(5, random.Random(0), n_layer=2, n_embd=4, n_head=2, block_size=3)
+    model.lm_head = model.wte
+    twin.state_dict["lm_head"] = twin.state_dict["wte"]
+    model.loss([1, 2, 0]).backward()
+    twin.loss([1, 2, 0]).backward()
+    twins = dict.fromkeys(twin.parameters())
+    assert bits([p.grad for p in model.parameters()]) == bits([float(p.grad) for p in twins])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (lambda m: setattr(m, "lm_head", matrix(6, 4)), ValueError, r"lm_head must have shape \(5, 4\) .*, it has \(6, 4\)"),
+        (lambda m: setattr(m.layers[1], "mlp_fc1", matrix(4, 16)), ValueError, r"layer1.mlp_fc1 must have shape \(16, 4\)"),
+        (lambda m: setattr(m, "wpe", [[0.0] * 4] * 3), TypeError, "wpe must be a Matrix, got list"),
+        (
+            lambda m: m.layers.append(m.layers[0]),
+            ValueError,
+            "the model has 3 layers, its config says n_layer 2: set model.config",
+        ),
+        (lambda m: m.layers.pop(), ValueError, "the model has 1 layers, its config says n_layer 2"),
+    ],
+)
+def test_a_model_that_is_not_its_config_is_refused(
+    change: Callable[[GPT], Any], error: type[Exception], words: str, tmp_path: Path
+) -> None:
+    model = small_model()
+    change(model)
+    for use in (model.state_dict, model.parameters, lambda: model.save(tmp_path / "model")):
+        with pytest.raises(error, match=words):
+            use()
+    assert list(tmp_path.iterdir()) == []
+    if "layers" in words:
+        with pytest.raises(ValueError, match=words):
+            model.loss([1, 2])
+
+
+def test_layers_can_be_added_with_their_number(tmp_path: Path) -> None:
+    model = small_model()
+    model.layers.append(copy.deepcopy(model.layers[0]))
+    model.config = dataclasses.replace(model.config, n_layer=3)
+    assert model.loss([1, 2]).data > 0
+    model.save(tmp_path / "model")
+    assert GPT.load(tmp_path / "model").loss([1, 2]).data == model.loss([1, 2]).data
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_of_a_model_are_equal_and_independent(way: Callable[[GPT], GPT]) -> None:
+    model = small_model()
+    model.lm_head = model.wte
+    model.loss([1, 2, 0]).backward()
+    copied = way(model)
+    assert copied.lm_head is copied.wte
+    assert bits([p.data for p in copied.parameters()]) == bits([p.data for p in model.parameters()])
+    assert bits([p.grad for p in copied.parameters()]) == bits([p.grad for p in model.parameters()])
+    loss = model.loss([1, 2, 0]).data
+    Adam(copied.parameters()).step()
+    assert copied.loss([1, 2, 0]).data != loss == model.loss([1, 2, 0]).data
+
+
+def test_tokens_of_numpy_are_tokens() -> None:
+    model = small_model()
+    tokens = np.array([1, 2, 0, 4])
+    for kind in (np.int64, np.int32, np.uint8):
+        assert model.loss(tokens.astype(kind)).data == model.loss([1, 2, 0, 4]).data
+        assert model.loss(list(tokens.astype(kind))).data == model.loss([1, 2, 0, 4]).data
+    cache = model.new_cache()
+    assert model.forward(tokens[:2], np.int64(0), cache).shape == (2, 5)
+    assert model.logits(tokens[2], np.int64(2), cache).data == model.forward([1, 2, 0], 0, model.new_cache())[2].data
+
+
+def test_the_vocabulary_of_a_tokenizer_is_fixed() -> None:
+    tokenizer = CharTokenizer(["abc"])
+    with pytest.raises(AttributeError, match="characters"):
+        tokenizer.characters = "xyz"  # type: ignore[misc]
+    assert copy.deepcopy(tokenizer).encode("cab") == tokenizer.encode("cab")
 
 
 def test_tokenizer_goes_there_and_back() -> None:

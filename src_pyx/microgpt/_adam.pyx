@@ -1,11 +1,14 @@
 """The compiled step of Adam."""
 
 from cpython cimport array
+from cpython.object cimport PyObject
 from libc.math cimport pow, sqrt
 from libc.stdint cimport uint32_t, uint64_t
 
+from microgpt._matrix cimport Matrix
 from microgpt._runs cimport Operands, at
-from microgpt._tape cimport LEAF, new_stamp, stamp_run, tape
+from microgpt._tape cimport LEAF, Handle, new_stamp, stamp_run, tape
+from microgpt._value cimport value_of
 from microgpt._vector cimport Vector, elements
 from microgpt._vectors cimport adam, chosen
 
@@ -16,6 +19,64 @@ def check_leaves(Vector parameters):
     for i in range(parameters.n):
         if tape.node[at(x, i)].op != LEAF:
             raise ValueError(f"Adam can change leaves only, parameter {i} is computed")
+
+
+def holders(Vector parameters not None):
+    """Return what Python holds of the parameters, in their order: a Matrix for all of its elements, a Value for any other leaf.
+
+    Errors: TypeError if a Matrix is not there as a whole, its elements one after the other.
+    Cost: one look at each node of the tape.
+    """
+    cdef list matrices = live_matrices()
+    cdef list found = []
+    cdef Matrix matrix
+    cdef uint32_t i = 0
+    cdef uint32_t id, k, n
+    while i < parameters.n:
+        id = at(elements(parameters, 0), i)
+        matrix = matrix_around(matrices, id)
+        if matrix is None:
+            found.append(value_of(id))
+            i += 1
+            continue
+        n = matrix.rows * matrix.columns
+        for k in range(n):
+            if i + k >= parameters.n or at(elements(parameters, 0), i + k) != matrix.start + k:
+                raise TypeError("an Adam of some elements of a Matrix cannot be copied or pickled, they would no longer be the "
+                                "Matrix's: give it whole matrices, or copy its state_dict()")
+        found.append(matrix)
+        i += n
+    return found
+
+
+cdef list live_matrices():
+    """Return every Matrix, in the order of the nodes."""
+    cdef list matrices = []
+    cdef PyObject *handle
+    cdef uint32_t id
+    for id in range(1, tape.top):
+        handle = tape.handle[id]
+        while handle != NULL:
+            if handle.ob_refcnt > 0 and isinstance(<object>handle, Matrix):     # without references: about to go
+                matrices.append(<object>handle)
+            handle = (<Handle>handle).next
+    return matrices
+
+
+cdef Matrix matrix_around(list matrices, uint32_t id):
+    """Return the one of `matrices` that holds node `id`, or None."""
+    cdef Py_ssize_t low = 0
+    cdef Py_ssize_t high = len(matrices)
+    cdef Py_ssize_t middle
+    while low < high:
+        middle = (low + high) // 2
+        if (<Matrix>matrices[middle]).id < id:
+            low = middle + 1
+        else:
+            high = middle
+    if low < len(matrices) and (<Matrix>matrices[low]).start <= id:
+        return <Matrix>matrices[low]
+    return None
 
 
 def grad_norm(Vector parameters):

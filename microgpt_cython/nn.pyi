@@ -1,0 +1,1 @@
+from microgpt.nn import *

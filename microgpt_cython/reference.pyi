@@ -1,0 +1,2 @@
+from microgpt.reference import *
+from microgpt.reference import __all__ as __all__
