@@ -16,7 +16,7 @@ def check_gradient(function: Callable[[Sequence[Any]], Any], value_type: type, p
     for i, leaf in enumerate(leaves):
 
         def shifted(step: float, i: int = i) -> float:
-            return float(function([value_type(x + step * (j == i)) for j, x in enumerate(point)]))
+            return float(function([value_type(x + step * (j == i)) for j, x in enumerate(point)]).data)
 
         step = STEP * (abs(point[i]) or 1.0)
         difference = (shifted(step) - shifted(-step)) / (2 * step)

@@ -438,8 +438,7 @@ def test_leaf_changed_by_a_signal_handler_in_the_middle_is_told_if_the_graph_nee
                 y.backward()
                 outcomes.append((leaf, x.grad == y_grad))
             except RuntimeError as error:
-                assert "a leaf used by `pow` was changed after it was used" in str(error)
-                outcomes.append((leaf, None))
+                outcomes.append((leaf, None if "a leaf used by `pow` was changed" in str(error) else str(error)))
             while not alarm.rang:
                 pass
         leaf.data = data  # as it was: the graph is good again

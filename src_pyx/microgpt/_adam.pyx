@@ -7,10 +7,13 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from microgpt._matrix cimport Matrix
 from microgpt._runs cimport Operands, at
-from microgpt._tape cimport LEAF, Handle, new_stamp, stamp_run, tape
+from microgpt._tape cimport LEAF, MATRIX, Handle, new_stamp, stamp_run, tape
 from microgpt._value cimport value_of
 from microgpt._vector cimport Vector, elements
 from microgpt._vectors cimport adam, chosen
+
+cdef extern from "Python.h":
+    Py_ssize_t references "Py_REFCNT" (PyObject *o)
 
 
 def check_leaves(Vector parameters):
@@ -57,7 +60,7 @@ cdef list live_matrices():
     for id in range(1, tape.top):
         handle = tape.handle[id]
         while handle != NULL:
-            if handle.ob_refcnt > 0 and isinstance(<object>handle, Matrix):     # without references: about to go
+            if (<Handle>handle).kind == MATRIX and references(handle) > 0:      # without references: about to go
                 matrices.append(<object>handle)
             handle = (<Handle>handle).next
     return matrices

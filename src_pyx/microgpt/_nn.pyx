@@ -116,4 +116,6 @@ cdef bint is_row(Parts neuron, uint32_t first, uint32_t n) noexcept:
     for k in range(1, n):
         if weights[k - 1].ob_type != <PyTypeObject *>Value or (<Value>weights[k - 1]).id != first + k:
             return False
-    return tape.node[first + 1].op == LEAF
+        if tape.node[first + k].op != LEAF:     # it may have been computed with the bias
+            return False
+    return True
