@@ -203,6 +203,8 @@ class GPT:
         stored = sum(len(values) for _, values in tensors.values())
         if config.n_parameters > stored:  # before a list is made as long as a wrong n_layer says
             raise ValueError(f"its sizes make {config.n_parameters} parameters, it holds {stored} numbers")
+        if 6 * config.n_layer > len(tensors):
+            raise ValueError(f"its sizes make {config.n_layer} layers of 6 matrices, it holds {len(tensors)} tensors")
         shapes = config.shapes
         unknown = sorted(name for name in tensors.keys() - shapes.keys() if not name.startswith(("adam.", "training.")))
         if unknown:

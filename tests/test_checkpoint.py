@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -101,8 +102,7 @@ def test_what_another_program_wrote_is_refused(path: Path) -> None:
 def sealed(header: bytes, data: bytes = b"") -> bytes:
     """A file with a checksum that is right, whatever it holds."""
     content = bytearray(len(header).to_bytes(8, "little") + header + data)
-    place = checkpoint.find_digest(content)
-    content[place] = checkpoint.sha256_without(content, place)
+    content[checkpoint.find_digest(content)] = hashlib.sha256(content).hexdigest().encode()
     return bytes(content)
 
 
@@ -123,11 +123,19 @@ NO_SENSE = "its header makes no sense"
         ({"microgpt": entry()[:-1]}, None, 0, "Expecting"),
         ({"microgpt": f'{entry()[:-1]}, "x": {"[" * 100_000}'}, None, 0, NO_SENSE),
         (entry(), None, 0, NO_SENSE),
-        ({"microgpt": entry()}, None, 8, NO_SENSE),
+        ({"microgpt": entry()}, None, 8, "its header tells of 0 bytes of numbers, it has 8"),
         ({"microgpt": entry()}, ("F32", [2], [0, 8]), 8, "w must have dtype F64, it has F32"),
         ({"microgpt": entry()}, ("F64", [2], [0, 8]), 8, NO_SENSE),
         ({"microgpt": entry()}, ("F64", [1], [8, 16]), 16, NO_SENSE),
         ({"microgpt": entry()}, ("F64", [2**62, 4], [0, 8]), 8, NO_SENSE),
+        ({"microgpt": entry()}, ("F64", [1] * 100_000, [0, 8]), 8, NO_SENSE),
+        ({"microgpt": entry()}, ("F64", [-1, -1], [0, 8]), 8, NO_SENSE),
+        ({"microgpt": entry()}, ("F64", [True], [0, 8]), 8, NO_SENSE),
+        ({"microgpt": entry()}, ("F64", [1.0], [0, 8]), 8, NO_SENSE),
+        ({"microgpt": entry()}, ("F64", "1", [0, 8]), 8, NO_SENSE),
+        ({"microgpt": entry()}, ("F64", None, None), 8, NO_SENSE),
+        ({"microgpt": entry()}, ({}, [1], [0, 8]), 8, "w must have dtype F64, it has {}"),
+        ({"microgpt": entry(version=True)}, None, 0, "it is of version True, this microgpt reads version 1"),
     ],
 )
 def test_a_right_checksum_does_not_help_a_wrong_header(own: Any, tensor: Any, n_bytes: int, words: str, path: Path) -> None:

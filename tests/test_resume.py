@@ -395,8 +395,7 @@ def test_checkpoint_is_a_model_as_well(main: Any) -> None:
     main(*TINY, *ALL, "--steps", "6", "--save", "a.safetensors")
     saved = resume.load("a.safetensors")
     documents = TEXT.split("\n")
-    trainer = Trainer(saved.settings, documents)
-    resume.restore(trainer, saved)
+    trainer = resume.restore(saved, saved.settings, documents)
     model, tokenizer = GPT.load("a.safetensors"), CharTokenizer.load("a.safetensors")
     assert [p.data for p in model.parameters()] == [p.data for p in trainer.model.parameters()]
     assert tokenizer.characters == trainer.tokenizer.characters

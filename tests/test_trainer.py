@@ -166,8 +166,7 @@ def test_resume_after_every_step_equals_the_straight_run(tmp_path: Path) -> None
                 trainer.step()
             resume.save(path, trainer, SOURCE)
             saved = resume.load(path)
-            again = Trainer(saved.settings, list(NAMES))
-            resume.restore(again, saved)
+            again = resume.restore(saved, saved.settings, list(NAMES))
             assert state(again) == state(trainer)
             assert state(finish(again)) == straight, f"resumed after step {k} of {configuration}"
             tried += 1
@@ -181,8 +180,7 @@ def test_more_steps_of_a_constant_schedule_equal_the_long_run(tmp_path: Path) ->
     straight = state(finish(Trainer(Settings(**settings, steps=21), list(NAMES))))
     for steps in range(3, 21):
         resume.save(path, finish(Trainer(Settings(**settings, steps=steps), list(NAMES))), SOURCE)
-        again = Trainer(Settings(**settings, steps=21), list(NAMES))
-        resume.restore(again, resume.load(path))
+        again = resume.restore(resume.load(path), Settings(**settings, steps=21), list(NAMES))
         assert state(finish(again)) == straight
 
 
@@ -191,6 +189,5 @@ def test_random_state_comes_from_the_file(tmp_path: Path) -> None:
     trainer = Trainer(Settings(**SMALL), list(NAMES))
     trainer.rng.random()
     resume.save(path, trainer, SOURCE)
-    again = Trainer(Settings(**SMALL), list(NAMES))
-    resume.restore(again, resume.load(path))
+    again = resume.restore(resume.load(path), Settings(**SMALL), list(NAMES))
     assert again.rng.getstate() == trainer.rng.getstate()
