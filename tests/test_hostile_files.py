@@ -28,7 +28,7 @@ from microgpt.trainer import Settings, Trainer
 
 N_TRIED = int(os.environ.get("MICROGPT_HOSTILE", "300"))
 ENOUGH = 20  # steps or samples of a run that was accepted, before it is interrupted
-MEMORY = 4 << 20  # bytes a command may take beside twice the file: what a run of a tiny model takes, or its refusal
+MEMORY = 8 << 20  # bytes a command may take beside twice the file: what a run of a tiny model takes, or its refusal
 
 VALUES: list[Any] = [
     *(None, True, False, 0, 1, 2, 3, 5, -1, -5, 7, 1000, 500_000, 2**31 - 1, 2**31, 2**32, 2**63, 2**64, 10**30, 10**400),
