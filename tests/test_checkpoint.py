@@ -298,14 +298,17 @@ def run_python(code: str, cwd: Path) -> str:
 
 @unix
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(path: Path) -> None:
-    """300 processes that do nothing but save are killed; what they leave is the save before or the one after."""
+    """Processes that do nothing but save are killed, 300 and until 30 of the kills fell within a write.
+
+    What each leaves is the save before or the one after.
+    """
     code = f"""
 import os, random, signal, time
 from array import array
 from pathlib import Path
 from microgpt import checkpoint
 
-path, kills, inside, written = Path({path.name!r}), 300, 0, set()
+path, kills, inside, written = Path({path.name!r}), 0, 0, set()
 n = 20_000
 
 def save(number):
@@ -313,16 +316,17 @@ def save(number):
 
 save(0.0)
 rng = random.Random(1)
-for kill in range(kills):
+while kills < 300 or inside < 30:
+    kills += 1
     ready, report = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(report, b".")
-        number = 1000.0 * kill
+        number = 1000.0 * kills
         while True:
             number += 1
             save(number)
-    os.read(ready, 1)
+            os.write(report, b".")
+    os.read(ready, 1)  # the first save is done
     os.close(ready), os.close(report)
     time.sleep(rng.uniform(0, 0.01))
     os.kill(child, signal.SIGKILL)
@@ -339,6 +343,6 @@ print(kills, inside, len(written))
 """
     kills, inside, written = map(int, run_python(code, cwd=path.parent).split())
     print(f"{kills} kills survived, {inside} of them within a write, {written} different checkpoints left")
-    assert kills == 300
-    assert inside > 30
-    assert written > 30
+    assert kills >= 300
+    assert inside >= 30
+    assert written == kills
