@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from microgpt.files import check_ordinary, write_atomically
+from microgpt.ranges import Whole
 
 Tensor = tuple[tuple[int, ...], "array[float]"]  # shape, and the numbers row by row
 
 VERSION = 1
 MAX_HEADER = 100_000_000  # bytes; the safetensors library reads no longer one
+MAX_REASON = 300  # characters
 NO_DIGEST = "0" * 64
 DIGEST = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')  # JSON within JSON: its quotes are escaped
 
@@ -32,7 +34,7 @@ DIGEST = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')  # JSON within JSON:
 def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write a checkpoint; whatever happens, `path` then holds the old file or the whole new one.
 
-    `tensors`: shape and doubles, row by row, of each name. `metadata`: what JSON can hold.
+    `tensors`: shape, of one or two sizes, and doubles, row by row, of each name. `metadata`: what JSON can hold.
     Errors: ValueError if numbers and shape disagree; TypeError for metadata that JSON cannot hold; OSError if the file cannot be
     written.
     """
@@ -40,6 +42,8 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
 
     stored = {}
     for name, (shape, values) in tensors.items():
+        if len(shape) not in (1, 2):
+            raise ValueError(f"{name} must be a vector or a matrix, its shape is {shape}")
         if values.typecode != "d" or len(values) != math.prod(shape):
             raise ValueError(f"{name} needs {math.prod(shape)} doubles, got {len(values)} of type {values.typecode!r}")
         stored[name] = shape, little_endian(values)
@@ -50,59 +54,81 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     }
     header = json.dumps({"version": VERSION, "sha256": NO_DIGEST, "metadata": dict(metadata)})
     content = bytearray(serialize(specs, {"microgpt": header}))
-    place = find_digest(content)
-    content[place] = sha256_without(content, place)
+    content[find_digest(content)] = hashlib.sha256(content).hexdigest().encode()
     write_atomically(path, content)
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and metadata of a checkpoint.
+    """Return the tensors and metadata of a checkpoint. What they mean is not looked at.
 
     Errors: OSError if the file cannot be read; ValueError, `path` in it, unless every byte is as it was written.
+    Memory: the tensors and the header; no more is read of a file whose size is not the one that its header tells.
     """
+    path = os.fspath(path)  # a number would be an open file of this process
     status = os.stat(path)
     check_ordinary(path, status)
     with refusals(path), open(path, "rb") as file:
-        start = file.read(8)
-        start += file.read(header_end(start, status.st_size) - 8)
-        find_digest(start)  # before all of a file is read that may be large and another program's
-        return parse(start + file.read())
+        header = file.read(8)
+        header += file.read(header_end(header, status.st_size) - 8)
+        place = find_digest(header)
+        lengths, metadata = parse(header, status.st_size - len(header))
+        digest = hashlib.sha256(without_digest(header, place))
+        tensors = {}
+        for name, shape in lengths.items():
+            values = array("d")
+            try:
+                values.fromfile(file, math.prod(shape))
+            except EOFError:
+                raise ValueError("it was cut short while it was read") from None
+            digest.update(values)
+            tensors[name] = shape, little_endian(values)
+        if digest.hexdigest().encode() != header[place] or file.read(1):
+            raise ValueError("its contents do not match its checksum")
+    return tensors, metadata
 
 
 @contextmanager
 def refusals(path: str | Path) -> Iterator[None]:
-    """Say of every ValueError within that `path` is not a whole checkpoint."""
+    """Say of every ValueError within that `path` is not a whole checkpoint. What is quoted from it may be long, and is cut."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{path} is not a whole microgpt checkpoint: {error}") from None
+        reason = str(error)
+        reason = reason if len(reason) <= MAX_REASON else reason[:MAX_REASON] + "..."
+        raise ValueError(f"{path} is not a whole microgpt checkpoint: {reason}") from None
 
 
-def parse(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and metadata that `content` holds. ValueError unless all of it is as `write` made it."""
-    from safetensors import SafetensorError, deserialize
+def parse(header: bytes, size: int) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
+    """Return the shapes of the tensors, in the order of their numbers, and the metadata.
 
-    place = find_digest(content)
-    if sha256_without(content, place) != content[place]:
-        raise ValueError("its contents do not match its checksum")
+    ValueError unless `header`, its length included, is as `write` made it and `size` bytes of numbers belong to it.
+    """
     try:
-        stored = dict(deserialize(content))
-        header = json.loads(json.loads(content[8 : header_end(content, len(content))])["__metadata__"]["microgpt"])
-        version, metadata = header["version"], header["metadata"]
-    except (SafetensorError, LookupError, TypeError, RecursionError) as error:
+        named = json.loads(header[8:].decode())
+        own = json.loads(named.pop("__metadata__")["microgpt"])
+        version, metadata = own["version"], own["metadata"]
+        stored = sorted((tensor["data_offsets"], name, tensor["dtype"], tensor["shape"]) for name, tensor in named.items())
+    except (AttributeError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"its header makes no sense ({error})") from None
-    if version != VERSION:
-        raise ValueError(f"it is of version {version}, this microgpt reads version {VERSION}")
+    if type(version) is not int or version != VERSION:
+        raise ValueError(f"it is of version {version!r}, this microgpt reads version {VERSION}")
     if not isinstance(metadata, dict):
         raise ValueError(f"its metadata must be a JSON object, it is {type(metadata).__name__}")
-    tensors = {}
-    for name, tensor in stored.items():
-        if tensor["dtype"] != "F64":
-            raise ValueError(f"{name} must have dtype F64, it has {tensor['dtype']}")
-        values = array("d")
-        values.frombytes(tensor.pop("data"))
-        tensors[name] = tuple(tensor["shape"]), little_endian(values)
-    return tensors, metadata
+    shapes = {}
+    sizes = Whole(0, size)
+    end = 0
+    for offsets, name, dtype, shape in stored:
+        if dtype != "F64":
+            raise ValueError(f"{name} must have dtype F64, it has {dtype}")
+        if not isinstance(shape, list) or len(shape) not in (1, 2) or not all(n in sizes for n in shape):
+            raise ValueError(f"its header makes no sense (shape {shape!r} of {name})")
+        begin, end = end, end + 8 * math.prod(shape)
+        if offsets != [begin, end] or end > size:
+            raise ValueError(f"its header makes no sense (bytes {offsets!r} of {name})")
+        shapes[name] = tuple(shape)
+    if end != size:
+        raise ValueError(f"its header tells of {end} bytes of numbers, it has {size}")
+    return shapes, metadata
 
 
 def header_end(content: bytes | bytearray, size: int) -> int:
@@ -123,13 +149,9 @@ def find_digest(content: bytes | bytearray) -> slice:
     return slice(*match.span(1))
 
 
-def sha256_without(content: bytes | bytearray, place: slice) -> bytes:
-    """Return the SHA-256 of `content`, in hexadecimal, with zeros at `place`."""
-    view = memoryview(content)
-    digest = hashlib.sha256(view[: place.start])
-    digest.update(NO_DIGEST.encode())
-    digest.update(view[place.stop :])
-    return digest.hexdigest().encode()
+def without_digest(content: bytes | bytearray, place: slice) -> bytes:
+    """Return `content` with zeros at `place`."""
+    return bytes(content[: place.start]) + NO_DIGEST.encode() + bytes(content[place.stop :])
 
 
 def little_endian(values: array[float]) -> array[float]:

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import argparse
 import io
-import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-MAX_COUNT = 2**31 - 1  # of steps, samples and sizes
+from microgpt.ranges import MAX_COUNT, Real, Whole, shorten
+
+# What moves the cursor, colours, or turns the direction of what follows: controls but for the tab, line and paragraph separators,
+# bidirectional marks, and halves of characters, which cannot be written at all.
+CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters escaped as in Python, such as \\x1b: a terminal shows them and does not obey."""
+    return CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def print_document(text: str) -> None:
+    """Print a line of results: as it is to a file or pipe, with control characters escaped to a terminal."""
+    print(printable(text) if sys.stdout.isatty() else text)
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,50 +33,33 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print `message` in one line and exit with status 2."""
-        self.exit(2, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
+        self.exit(2, f"{self.prog}: error: {printable(' '.join(message.splitlines()))}\n")
 
 
-def whole_number(low: int, high: int = MAX_COUNT) -> Callable[[str], int]:
-    """Return an argument type: a whole number in [low, high]."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"needs a whole number from {low} to {high}, got {shorten(text)}")
-        return value
-
-    return parse
-
-
-def real_number(low: float, *, exclusive: bool = False, or_zero: bool = False) -> Callable[[str], float]:
-    """Return an argument type: a finite number of at least `low`, or above it where exclusive; 0 too where or_zero."""
+def argument(allowed: Whole | Real) -> Callable[[str], float]:
+    """Return an argument type: a number in `allowed`."""
 
     def parse(text: str) -> float:
         try:
-            value = float(text)
+            value: float | None = allowed.parse(text)
         except ValueError:
-            value = math.nan
-        enough = value > low if exclusive else value >= low
-        if not ((enough and value < math.inf) or (or_zero and value == 0)):
-            bound = f"{'0 or ' if or_zero else ''}a finite number {'above' if exclusive else 'of at least'} {low}"
-            raise argparse.ArgumentTypeError(f"needs {bound}, got {shorten(text)}")
+            value = None
+        if value is None or value not in allowed:
+            raise argparse.ArgumentTypeError(f"needs {allowed}, got {shorten(text)}")
         return value
 
     return parse
 
 
-def shorten(text: str) -> str:
-    """Return `text` quoted, its end cut where it is long."""
-    return repr(text if len(text) <= 40 else text[:37] + "...")
+def whole_number(low: int, high: int = MAX_COUNT) -> Callable[[str], float]:
+    """Return an argument type: a whole number in [low, high]."""
+    return argument(Whole(low, high))
 
 
 def tell(message: str) -> None:
     """Print a line for people to standard error. That nobody can read it is no reason to lose the results."""
     with suppress(OSError):
-        print(message, file=sys.stderr, flush=True)
+        print(printable(message), file=sys.stderr, flush=True)
 
 
 def prepare_streams() -> None:
@@ -70,7 +67,7 @@ def prepare_streams() -> None:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def drop_output() -> None:

@@ -11,10 +11,11 @@ import sys
 from collections.abc import Sequence
 
 from microgpt import checkpoint, data
-from microgpt.cli import Parser, real_number, run, whole_number
+from microgpt.cli import Parser, argument, print_document, run, whole_number
 from microgpt.model import GPT
-from microgpt.sampler import MIN_TEMPERATURE, generate
+from microgpt.sampler import generate
 from microgpt.tokenizer import CharTokenizer
+from microgpt.trainer import SEED, TEMPERATURE
 
 
 def build_parser() -> Parser:
@@ -22,17 +23,20 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="python -m microgpt.sample",
         description="Draw documents from a model that was saved, and print one per line.",
+        epilog="On a terminal, control characters in a document are shown escaped, such as \\x1b; "
+        "a file or pipe gets them as they are.",
         allow_abbrev=False,
     )
     default = " (default: %(default)s)"
-    temperature = real_number(MIN_TEMPERATURE, or_zero=True)
     novel = "begin each line with novel or known and a tab: whether FILE, one document per line, lacks or holds the document"
     parser.add_argument("model", metavar="MODEL", help="the file that training saved")
     parser.add_argument("--count", type=whole_number(0), default=20, help="documents to print" + default)
-    parser.add_argument("--temperature", type=temperature, default=0.5, help="0: the most likely character each time" + default)
+    parser.add_argument(
+        "--temperature", type=argument(TEMPERATURE), default=0.5, help="0: the most likely character each time" + default
+    )
     parser.add_argument("--top-k", metavar="K", type=whole_number(1), help="draw among the K most likely characters only")
     parser.add_argument("--prompt", metavar="TEXT", default="", help="let every document begin with TEXT")
-    parser.add_argument("--seed", type=whole_number(0, 2**64 - 1), default=42, help="seed of the draws" + default)
+    parser.add_argument("--seed", type=argument(SEED), default=42, help="seed of the draws" + default)
     length = "cut documents at N characters, TEXT included; N is at most the model's block size, which cuts in any case"
     parser.add_argument("--max-length", metavar="N", type=whole_number(1), help=length)
     parser.add_argument("--novel", metavar="FILE", help=novel)
@@ -43,7 +47,11 @@ def load(path: str) -> tuple[GPT, CharTokenizer]:
     """Return the model and the tokenizer in one checkpoint. OSError or ValueError as `GPT.load`."""
     tensors, metadata = checkpoint.read(path)
     with checkpoint.refusals(path):
-        return GPT.from_checkpoint(tensors, metadata), CharTokenizer.from_checkpoint(metadata)
+        tokenizer = CharTokenizer.from_checkpoint(metadata)
+        model = GPT.from_checkpoint(tensors, metadata)
+        if model.config.vocab_size != tokenizer.vocab_size:
+            raise ValueError(f"its model has {model.config.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}")
+    return model, tokenizer
 
 
 def known_documents(path: str, block_size: int) -> set[str]:
@@ -61,7 +69,7 @@ def sample(args: argparse.Namespace) -> None:
     for _ in range(args.count):
         text = generate(model, tokenizer, rng, **options)
         mark = "" if known is None else "known\t" if text.strip() in known else "novel\t"
-        print(mark + text)
+        print_document(mark + text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from microgpt import data, resume
-from microgpt.cli import run, tell
+from microgpt.cli import print_document, run, tell
 from microgpt.plot import plot
 from microgpt.sampler import generate
 from microgpt.signals import noted_signals
@@ -87,19 +87,18 @@ def start(args: argparse.Namespace, settings: Settings, saved: resume.Saved | No
     """Return the run at its start, or where it was saved, and the source of its documents. ValueError if they are others now."""
     try:
         documents = load_documents(args)
-    except FileNotFoundError as error:
-        if saved is None:
+    except OSError as error:
+        if saved is None or args.data != saved.source.data:
             raise
-        raise ValueError(f"{error.filename}, the text of {saved.path}, is not there: say where with --data") from None
+        reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise ValueError(f"{args.data}, the text of {saved.path}, {reason}: say where with --data") from None
     # Only a file needs the fingerprint, which takes longer than some steps.
     sha256 = "" if args.save is None else resume.fingerprint(documents)
     source = resume.Source(args.data, args.dataset, len(documents), sha256)
-    if saved is not None and saved.source.sha256 != sha256:
+    if saved is not None and (saved.source.sha256, saved.source.documents) != (sha256, len(documents)):
         before = f"{saved.source.documents} other documents (sha256 {saved.source.sha256[:8]}...)"
         raise ValueError(f"{saved.path} was trained on {before} than these {len(documents)} ({sha256[:8]}...)")
-    trainer = Trainer(settings, documents)
-    if saved is not None:
-        resume.restore(trainer, saved)
+    trainer = Trainer(settings, documents) if saved is None else resume.restore(saved, settings, documents)
     return trainer, source
 
 
@@ -196,7 +195,7 @@ def print_samples(trainer: Trainer) -> None:
             text = generate(trainer.model, trainer.tokenizer, trainer.rng, temperature=trainer.settings.temperature)
         except (ArithmeticError, ValueError) as error:
             raise ValueError(f"training diverged, there is nothing to sample from ({error}): {REMEDY}") from error
-        print(f"sample {i + 1:2d}: {text}")
+        print_document(f"sample {i + 1:2d}: {text}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

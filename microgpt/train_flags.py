@@ -10,12 +10,11 @@ from dataclasses import fields, replace
 from itertools import combinations
 from typing import Any
 
-from microgpt.cli import Parser, real_number, whole_number
+from microgpt.cli import Parser, argument, whole_number
 from microgpt.files import check_writable
 from microgpt.plot import check_plot
-from microgpt.resume import Saved, load
-from microgpt.sampler import MIN_TEMPERATURE
-from microgpt.schedule import SCHEDULES
+from microgpt.ranges import OneOf
+from microgpt.resume import DATASETS, Saved, load
 from microgpt.trainer import MAX_VALIDATED, Settings
 
 PROGRAM = "python -m microgpt.train"
@@ -29,52 +28,53 @@ def build_parser() -> Parser:
         description="Train a GPT on documents, one per line, and print new ones.",
         epilog="Step s of S, counted from 0, has the learning rate R * (s + 1) / W while s < W, where R is the highest and W the "
         "warmup. Then, with t = (s - W) / (S - W), it is R * (1 - t) where linear, R * (1 + cos(pi * t)) / 2 where cosine, "
-        "R where constant. Ctrl-C ends a run after its current step, a second one at once.",
+        "R where constant. Ctrl-C ends a run after its current step, a second one at once. On a terminal, control characters in "
+        "a sample are shown escaped, such as \\x1b; a file or pipe gets them as they are.",
         allow_abbrev=False,
     )
     group = parser.add_argument_group("text")
     source = group.add_mutually_exclusive_group()
     source.add_argument("--data", metavar="FILE", help="train on FILE, UTF-8 text, a document per line, instead of a dataset")
     datasets = "names: 32,868 given names inside the package; makemore: the 32,033 of microgpt.py, downloaded once"
-    source.add_argument("--dataset", choices=("names", "makemore"), help=f"{datasets} (default: names)")
+    source.add_argument("--dataset", choices=DATASETS, help=f"{datasets} (default: names)")
 
-    def setting(flag: str, meaning: str, metavar: str | None = "N", **options: Any) -> None:
-        default = getattr(Settings, flag[2:].replace("-", "_"))
-        shown = "" if default is None else f" (default: {default})"
-        group.add_argument(flag, default=argparse.SUPPRESS, help=meaning + shown, metavar=metavar, **options)
+    settings = {flag_of(field.name): field for field in fields(Settings)}
 
-    count = whole_number(1)
-    positive = real_number(0, exclusive=True)
+    def setting(flag: str, meaning: str, metavar: str | None = "N") -> None:
+        default, allowed = settings[flag].default, settings[flag].metadata["allowed"]
+        meaning += "" if default is None else f" (default: {default})"
+        values = {"choices": allowed.words} if isinstance(allowed, OneOf) else {"type": argument(allowed)}
+        group.add_argument(flag, default=argparse.SUPPRESS, help=meaning, metavar=metavar, **values)
+
     group = parser.add_argument_group("model")
-    setting("--n-layer", "transformer blocks", type=count)
-    setting("--n-embd", "width of the model", type=count)
-    setting("--n-head", "attention heads, a divisor of n-embd", type=count)
-    setting("--block-size", "longest context in tokens", type=count)
+    setting("--n-layer", "transformer blocks")
+    setting("--n-embd", "width of the model")
+    setting("--n-head", "attention heads, a divisor of n-embd")
+    setting("--block-size", "longest context in tokens")
 
     group = parser.add_argument_group("training")
-    setting("--steps", "training steps, one batch each", type=count)
-    setting("--batch-size", "documents in a batch; its loss is the mean of theirs", type=count)
-    setting("--learning-rate", "the highest; the schedule lowers it", "RATE", type=positive)
-    setting("--schedule", "how the learning rate falls to 0, if it does", None, choices=SCHEDULES)
-    setting("--warmup", "steps in which the learning rate rises first", type=whole_number(0))
-    setting("--weight-decay", "a step first takes away this share of each weight, times the rate", "SHARE", type=real_number(0))
-    setting("--clip-grad", "scale gradients down to the norm NORM where theirs is larger", "NORM", type=positive)
-    setting("--seed", "seed of shuffle, weights and samples", type=whole_number(0, 2**64 - 1))
+    setting("--steps", "training steps, one batch each")
+    setting("--batch-size", "documents in a batch; its loss is the mean of theirs")
+    setting("--learning-rate", "the highest; the schedule lowers it", "RATE")
+    setting("--schedule", "how the learning rate falls to 0, if it does", None)
+    setting("--warmup", "steps in which the learning rate rises first")
+    setting("--weight-decay", "a step first takes away this share of each weight, times the rate", "SHARE")
+    setting("--clip-grad", "scale gradients down to the norm NORM where theirs is larger", "NORM")
+    setting("--seed", "seed of shuffle, weights and samples")
 
     group = parser.add_argument_group("validation")
     held_out = f"share of the documents to hold out; their mean loss is shown, that of {MAX_VALIDATED} if they are more"
-    setting("--validation", held_out, "FRACTION", type=fraction)
-    setting("--validation-every", "validate every N steps, and after the last", type=count)
-    setting("--patience", "stop when N validations in a row are no better than the best", type=count)
+    setting("--validation", held_out, "FRACTION")
+    setting("--validation-every", "validate every N steps, and after the last")
+    setting("--patience", "stop when N validations in a row are no better than the best")
 
     group = parser.add_argument_group("samples")
-    setting("--samples", "documents to print at the end", type=whole_number(0))
-    temperature = real_number(MIN_TEMPERATURE, or_zero=True)
-    setting("--temperature", "of the samples; low is cautious, 0 takes the likeliest character each time", "T", type=temperature)
+    setting("--samples", "documents to print at the end")
+    setting("--temperature", "of the samples; low is cautious, 0 takes the likeliest character each time", "T")
 
     group = parser.add_argument_group("files")
     group.add_argument("--save", metavar="FILE", help="write the run to FILE (safetensors) at the end and when interrupted")
-    group.add_argument("--save-every", metavar="N", type=count, help="write it every N steps, too")
+    group.add_argument("--save-every", metavar="N", type=whole_number(1), help="write it every N steps, too")
     goes_on = "go on with the run in FILE, whose flags need not be given again, and save to it unless --save says otherwise"
     group.add_argument("--resume", metavar="FILE", help=goes_on)
     line = "step, loss, learning_rate, positions and, where it is measured, validation"
@@ -82,14 +82,6 @@ def build_parser() -> Parser:
     group.add_argument("--plot", metavar="FILE", help="draw the losses into FILE: .png, .svg, .pdf, ...; needs matplotlib")
     group.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
     return parser
-
-
-def fraction(text: str) -> float:
-    """Return the number that `text` gives, as an argument type: in [0, 1)."""
-    value = real_number(0)(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"needs a number of at least 0 and below 1, got {text!r}")
-    return value
 
 
 def settle(args: argparse.Namespace, saved: Saved | None) -> Settings:
@@ -106,12 +98,11 @@ def settle(args: argparse.Namespace, saved: Saved | None) -> Settings:
         args.save = args.save or args.resume
         if args.data is None and args.dataset is None:
             args.data, args.dataset = saved.source.data, saved.source.dataset
-    if settings.warmup > settings.steps:
-        raise ValueError(f"--warmup {settings.warmup} is more than the {settings.steps} steps")
-    if not settings.validation:
-        for name in ("validation_every", "patience"):
-            if name in given:
-                raise ValueError(f"{flag_of(name)} needs --validation")
+            if args.data is not None and os.path.exists(args.data) and not os.path.isfile(args.data):
+                # A pipe would be waited for, one of /dev/fd is another run's.
+                raise ValueError(f"{args.data}, the text of {saved.path}, is no ordinary file: say where with --data")
+    if "validation_every" in given and not settings.validation:
+        raise ValueError("--validation-every needs --validation")
     if args.save_every is not None and args.save is None:
         raise ValueError("--save-every needs --save")
     return settings

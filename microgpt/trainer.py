@@ -6,50 +6,74 @@ import math
 import random
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from microgpt._value import Value
 from microgpt.model import GPT, GPTConfig
 from microgpt.optim import Adam
-from microgpt.schedule import learning_rate
+from microgpt.ranges import OneOf, Range, Real, Whole
+from microgpt.sampler import MIN_TEMPERATURE
+from microgpt.schedule import SCHEDULES, learning_rate
 from microgpt.tokenizer import CharTokenizer
 
 MAX_VALIDATED = 200  # documents a validation looks at: it then costs about as much as 50 steps of training
+SEED = Whole(0, 2**64 - 1)
+TEMPERATURE = Real(MIN_TEMPERATURE, or_zero=True)
+
+
+def setting(default: Any, allowed: Range) -> Any:
+    """Return a field of Settings whose values are those in `allowed`, and None if that is the default."""
+    return field(default=default, metadata={"allowed": allowed})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the numbers of a run, beside its documents. The flags of the training command tell what each one means."""
+    """What decides the numbers of a run, beside its documents. The flags of the training command tell what each one means.
 
-    steps: int = 1000
-    seed: int = 42
-    n_layer: int = GPTConfig.n_layer
-    n_embd: int = GPTConfig.n_embd
-    n_head: int = GPTConfig.n_head
-    block_size: int = GPTConfig.block_size
-    batch_size: int = 1
-    learning_rate: float = 0.01
-    schedule: str = "linear"
-    warmup: int = 0
-    weight_decay: float = 0.0
-    clip_grad: float | None = None
-    validation: float = 0.0
-    validation_every: int = 100
-    patience: int | None = None
-    temperature: float = 0.5
-    samples: int = 20
+    Errors: ValueError for a value that is not allowed, from whatever file, flag or call it comes.
+    """
+
+    steps: int = setting(1000, Whole(1))
+    seed: int = setting(42, SEED)
+    n_layer: int = setting(GPTConfig.n_layer, Whole(1))
+    n_embd: int = setting(GPTConfig.n_embd, Whole(1))
+    n_head: int = setting(GPTConfig.n_head, Whole(1))
+    block_size: int = setting(GPTConfig.block_size, Whole(1))
+    batch_size: int = setting(1, Whole(1))
+    learning_rate: float = setting(0.01, Real(0, exclusive=True))
+    schedule: str = setting("linear", OneOf(SCHEDULES))
+    warmup: int = setting(0, Whole(0))
+    weight_decay: float = setting(0.0, Real(0))
+    clip_grad: float | None = setting(None, Real(0, exclusive=True))
+    validation: float = setting(0.0, Real(0, below=1))
+    validation_every: int = setting(100, Whole(1))
+    patience: int | None = setting(None, Whole(1))
+    temperature: float = setting(0.5, TEMPERATURE)
+    samples: int = setting(20, Whole(0))
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            value, allowed = getattr(self, option.name), option.metadata["allowed"]
+            if value not in allowed and not (value is None and option.default is None):
+                raise ValueError(f"{option.name} must be {allowed}, got {value!r}")
+        if self.warmup > self.steps:
+            raise ValueError(f"--warmup {self.warmup} is more than the {self.steps} steps")
+        if self.patience is not None and not self.validation:
+            raise ValueError("--patience needs --validation")
 
 
 class Trainer:
     """A GPT in training.
 
-    `documents` are shuffled in place; the last of them, the share `settings.validation`, are held out.
+    `documents` are shuffled in place; the last of them, the share `settings.validation`, are held out. `model`: one to go on
+    with, of the sizes that settings and documents make; a new one by default.
     `losses`: of every step so far. `validations`: the loss of the held-out documents by the number of steps made. `best_step`:
     where that was lowest, 0 before there is one. `waited`: validations since then.
-    Errors: ValueError unless at least two documents and a whole batch are left to train on.
+    Errors: ValueError unless at least two documents and a whole batch are left to train on, and for a model of other sizes.
     """
 
-    def __init__(self, settings: Settings, documents: list[str]) -> None:
+    def __init__(self, settings: Settings, documents: list[str], model: GPT | None = None) -> None:
         self.settings = settings
         self.rng = random.Random(settings.seed)
         self.rng.shuffle(documents)
@@ -63,20 +87,18 @@ class Trainer:
         if settings.batch_size > self.n_training:
             raise ValueError(f"--batch-size {settings.batch_size} is more than the {self.n_training} documents to train on")
         config = GPTConfig(self.tokenizer.vocab_size, settings.n_layer, settings.n_embd, settings.n_head, settings.block_size)
-        self.start_from(GPT(config, self.rng))
+        if model is not None and model.config != config:
+            raise ValueError(f"its sizes are {model.config}, its settings and documents make {config}")
+        self._model = model or GPT(config, self.rng)
+        self.optimizer = Adam(self.model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
         self.losses = array("d")
         self.validations: dict[int, float] = {}
         self.best_step = 0
         self.waited = 0
 
-    def start_from(self, model: GPT) -> None:
-        """Train `model`, with an optimizer that has made no step."""
-        self._model = model
-        self.optimizer = Adam(model.parameters(), self.settings.learning_rate, weight_decay=self.settings.weight_decay)
-
     @property
     def model(self) -> GPT:
-        """The model in training. `start_from` sets another one."""
+        """The model in training."""
         return self._model
 
     @property
@@ -90,7 +112,7 @@ class Trainer:
         for matrix in self.model.own_matrices().values():
             # The leaves of a Matrix follow each other and are its own: the first stands for them all.
             if start >= len(optimizer.parameters) or optimizer.parameters[start] is not matrix[0][0]:
-                raise ValueError("the optimizer trains other parameters than the model's: call start_from(model) after a change")
+                raise ValueError("the optimizer trains other parameters than the model's")
             start += matrix.shape[0] * matrix.shape[1]
         made = Adam([Value(0.0)], self.settings.learning_rate, weight_decay=self.settings.weight_decay)
         for name in ("betas", "eps", "weight_decay"):

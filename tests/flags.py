@@ -1,9 +1,11 @@
-"""Every flag of a command against every value that someone might mistype."""
+"""Every flag of a command against every value that someone might mistype, and every pair of flags."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
@@ -42,3 +44,34 @@ def try_every_flag(
             assert expected == 0 or (out == "" and err.count("\n") == 1 and "error: " in err), (given, out, err)
             tried += 1
     return tried
+
+
+def pairs_of_flags(parser: argparse.ArgumentParser, good: Mapping[str, Sequence[str]], bad: Sequence[str]) -> Iterator[list[str]]:
+    """Yield every two flags of `parser`, each at each of its values: those in `good`, by flag, and all in `bad`.
+
+    A flag that takes no value stands alone. Every flag must be in `good`.
+    """
+    flags = []
+    for action in parser._actions:
+        if action.option_strings:
+            flag = action.option_strings[-1]
+            flags.append([flag] if action.nargs == 0 else [f"{flag}={value}" for value in (*good[flag], *bad)])
+    for first, second in itertools.combinations(flags, 2):
+        yield from map(list, itertools.product(first, second))
+
+
+def try_arguments(
+    main: Callable[[Sequence[str]], int], arguments: Sequence[str], capsys: pytest.CaptureFixture[str], seconds: float
+) -> int:
+    """Run `main` and return its status: 0, or 2 with one line on standard error, within `seconds` in either case."""
+    begun = time.monotonic()
+    try:
+        status = main(arguments)
+    except SystemExit as exit:
+        status = int(exit.code or 0)
+    taken = time.monotonic() - begun
+    out, err = capsys.readouterr()
+    assert status in (0, 2), (arguments, out, err)
+    assert status == 0 or (err.count("\n") == 1 and "error: " in err), (arguments, out, err)
+    assert taken < seconds, (arguments, taken)
+    return status

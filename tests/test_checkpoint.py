@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -101,8 +102,7 @@ def test_what_another_program_wrote_is_refused(path: Path) -> None:
 def sealed(header: bytes, data: bytes = b"") -> bytes:
     """A file with a checksum that is right, whatever it holds."""
     content = bytearray(len(header).to_bytes(8, "little") + header + data)
-    place = checkpoint.find_digest(content)
-    content[place] = checkpoint.sha256_without(content, place)
+    content[checkpoint.find_digest(content)] = hashlib.sha256(content).hexdigest().encode()
     return bytes(content)
 
 
@@ -123,11 +123,19 @@ NO_SENSE = "its header makes no sense"
         ({"microgpt": entry()[:-1]}, None, 0, "Expecting"),
         ({"microgpt": f'{entry()[:-1]}, "x": {"[" * 100_000}'}, None, 0, NO_SENSE),
         (entry(), None, 0, NO_SENSE),
-        ({"microgpt": entry()}, None, 8, NO_SENSE),
+        ({"microgpt": entry()}, None, 8, "its header tells of 0 bytes of numbers, it has 8"),
         ({"microgpt": entry()}, ("F32", [2], [0, 8]), 8, "w must have dtype F64, it has F32"),
         ({"microgpt": entry()}, ("F64", [2], [0, 8]), 8, NO_SENSE),
         ({"microgpt": entry()}, ("F64", [1], [8, 16]), 16, NO_SENSE),
         ({"microgpt": entry()}, ("F64", [2**62, 4], [0, 8]), 8, NO_SENSE),
+        ({"microgpt": entry()}, ("F64", [1] * 100_000, [0, 8]), 8, NO_SENSE),
+        ({"microgpt": entry()}, ("F64", [-1, -1], [0, 8]), 8, NO_SENSE),
+        ({"microgpt": entry()}, ("F64", [True], [0, 8]), 8, NO_SENSE),
+        ({"microgpt": entry()}, ("F64", [1.0], [0, 8]), 8, NO_SENSE),
+        ({"microgpt": entry()}, ("F64", "1", [0, 8]), 8, NO_SENSE),
+        ({"microgpt": entry()}, ("F64", None, None), 8, NO_SENSE),
+        ({"microgpt": entry()}, ({}, [1], [0, 8]), 8, "w must have dtype F64, it has {}"),
+        ({"microgpt": entry(version=True)}, None, 0, "it is of version True, this microgpt reads version 1"),
     ],
 )
 def test_a_right_checksum_does_not_help_a_wrong_header(own: Any, tensor: Any, n_bytes: int, words: str, path: Path) -> None:
@@ -290,14 +298,17 @@ def run_python(code: str, cwd: Path) -> str:
 
 @unix
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(path: Path) -> None:
-    """300 processes that do nothing but save are killed; what they leave is the save before or the one after."""
+    """Processes that do nothing but save are killed, 300 and until 30 of the kills fell within a write.
+
+    What each leaves is the save before or the one after.
+    """
     code = f"""
 import os, random, signal, time
 from array import array
 from pathlib import Path
 from microgpt import checkpoint
 
-path, kills, inside, written = Path({path.name!r}), 300, 0, set()
+path, kills, inside, written = Path({path.name!r}), 0, 0, set()
 n = 20_000
 
 def save(number):
@@ -305,16 +316,17 @@ def save(number):
 
 save(0.0)
 rng = random.Random(1)
-for kill in range(kills):
+while kills < 300 or inside < 30:
+    kills += 1
     ready, report = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(report, b".")
-        number = 1000.0 * kill
+        number = 1000.0 * kills
         while True:
             number += 1
             save(number)
-    os.read(ready, 1)
+            os.write(report, b".")
+    os.read(ready, 1)  # the first save is done
     os.close(ready), os.close(report)
     time.sleep(rng.uniform(0, 0.01))
     os.kill(child, signal.SIGKILL)
@@ -331,6 +343,6 @@ print(kills, inside, len(written))
 """
     kills, inside, written = map(int, run_python(code, cwd=path.parent).split())
     print(f"{kills} kills survived, {inside} of them within a write, {written} different checkpoints left")
-    assert kills == 300
-    assert inside > 30
-    assert written > 30
+    assert kills >= 300
+    assert inside >= 30
+    assert written == kills

@@ -9,6 +9,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -116,12 +117,22 @@ def test_a_pipe_is_read_and_a_device_without_end_refused(tmp_path: Path) -> None
 
 
 class Server(ThreadingHTTPServer):
-    """Sends `content` with `status`, announcing `length` bytes, and counts the requests."""
+    """Sends `content` with `status`, announcing `length` bytes, and counts the requests.
+
+    Where `endless`, zeros follow, `sent` of them. Where `drip` is given, it comes first, then a letter at a time until `stopped`.
+    """
 
     content = NAMES
     status = 200
-    length = len(NAMES)
+    length: int | None = len(NAMES)
     requests = 0
+    endless = False
+    sent = 0
+    drip: bytes | None = None
+    stopped: threading.Event
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass  # clients that hang up are wanted here
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -129,10 +140,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests += 1
+        if self.server.drip is not None:
+            self.wfile.write(self.server.drip)
+            while not self.server.stopped.wait(0.02):
+                self.wfile.write(b"a")
+            return
         self.send_response(self.server.status)
-        self.send_header("Content-Length", str(self.server.length))
+        if self.server.length is not None:
+            self.send_header("Content-Length", str(self.server.length))
         self.end_headers()
         self.wfile.write(self.server.content)
+        with suppress(OSError):
+            while self.server.endless:
+                self.server.sent += self.wfile.write(bytes(1 << 16))
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -144,9 +164,12 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
         monkeypatch.setattr(data, "MAKEMORE_URL", f"http://127.0.0.1:{server.server_port}/names.txt")
         monkeypatch.setattr(data, "MAKEMORE_SHA256", hashlib.sha256(NAMES).hexdigest())
         monkeypatch.setattr(data, "cache_folder", lambda: tmp_path / "cache" / "microgpt")
+        monkeypatch.setattr(data, "MAKEMORE_SIZE", len(NAMES))
+        server.stopped = threading.Event()
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
+        server.stopped.set()
         server.shutdown()
         thread.join()
 
@@ -189,6 +212,42 @@ def test_broken_download_leaves_no_half_file(server: Server) -> None:
     with pytest.raises(OSError, match="cannot download"):
         data.load_makemore()
     assert cached() == []
+
+
+@pytest.mark.parametrize("content", [NAMES + b"a", NAMES])
+def test_no_more_is_read_than_the_known_size_and_a_byte(content: bytes, server: Server) -> None:
+    server.content, server.length, server.endless = content, None, content == NAMES
+    with pytest.raises(ValueError, match=rf"sent more than {len(NAMES)} bytes that are not the expected file"):
+        data.load_makemore()
+    assert server.sent < 1 << 25  # what the sockets took before the client hung up
+    assert cached() == []
+
+
+def test_a_cached_file_that_grew_is_not_read_whole(server: Server) -> None:
+    data.load_makemore()
+    os.truncate(cached()[0], 1 << 36)
+    assert data.load_makemore() == ["emma", "olivia", "ava"]
+    assert [path.read_bytes() for path in cached()] == [NAMES]
+
+
+@pytest.mark.parametrize(
+    "drip", [b"", b"HTTP/1.0 200 OK\r\nX: ", b"HTTP/1.0 200 OK\r\n\r\n"], ids=["status", "header", "content"]
+)
+def test_a_server_that_sends_a_letter_at_a_time_is_not_waited_for(
+    drip: bytes, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "TIMEOUT", 0.5)
+    monkeypatch.setattr(data, "MAKEMORE_SIZE", 60_000)
+    server.drip = drip
+    with pytest.raises(OSError, match=r"cannot download .*: not done within 0\.5 s"):
+        data.load_makemore()
+    assert not server.stopped.is_set()
+    assert cached() == []
+
+
+def test_a_number_is_no_path() -> None:
+    with pytest.raises(TypeError, match="int"):
+        data.load_file(0)  # type: ignore[arg-type]
 
 
 def test_missing_file_on_the_server(server: Server) -> None:

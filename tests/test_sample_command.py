@@ -7,6 +7,8 @@ import random
 import re
 import subprocess
 import sys
+import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(*arguments: str, cwd: Path, module: str = "microgpt.sample", **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, capture_output=True, encoding="utf-8", cwd=cwd, env={**os.environ, **env}, timeout=60)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", cwd=cwd, env={**os.environ, **env}, timeout=120)
 
 
 @pytest.mark.parametrize(
@@ -111,11 +113,76 @@ def test_bad_input_is_refused_in_one_line(arguments: list[str], words: str, trai
     assert words in result.stderr
 
 
+def on_terminal(arguments: list[str], cwd: Path) -> str:
+    """What a command shows, both streams, where they are a terminal."""
+    pty = pytest.importorskip("pty", reason="terminals as on Unix")
+    leader, follower = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=follower, stderr=follower, cwd=cwd)
+    os.close(follower)
+    shown = b""
+    with suppress(OSError):  # which ends what a terminal gives, on Linux
+        while chunk := os.read(leader, 65536):
+            shown += chunk
+    os.close(leader)
+    process.wait(timeout=120)
+    return shown.decode()
+
+
+EVIL = "\x1b]0;x\x07\x9b2J\x7f\x08\x0b\u202e\u2028"
+ESCAPED = "\\x1b]0;x\\x07\\x9b2J\\x7f\\x08\\x0b\\u202e\\u2028"
+
+
+def obeyed(shown: str) -> set[str]:
+    """The control characters that a terminal got, but for ends of lines."""
+    return {c for c in shown.replace("\r\n", "") if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp")}
+
+
+def test_a_terminal_shows_control_characters_of_documents_and_a_pipe_gets_them(tmp_path: Path) -> None:
+    document = f"a{EVIL}\té\u3000🙂b"
+    (tmp_path / "text").write_text(f"{document}\n{document}\n", encoding="utf-8")
+    train_flags = ["--data", "text", "--steps", "120", "--n-embd", "8", "--block-size", "24", "--temperature", "0", "--quiet"]
+    train = ["microgpt.train", *train_flags]
+    sample = ["microgpt.sample", "model", "--temperature", "0", "--count", "1"]
+    piped = run(*train_flags, "--save", "model", "--samples", "1", cwd=tmp_path, module="microgpt.train").stdout
+    assert piped.endswith(f"sample  1: {document}\n")
+    assert run(*sample[1:], cwd=tmp_path).stdout == document + "\n"
+    shown = document.replace(EVIL, ESCAPED)
+    for command in ([*train, "--samples", "1"], sample):
+        text = on_terminal(command, tmp_path)
+        assert text.endswith(f"{shown}\r\n")
+        assert obeyed(text) == {"\t"}
+
+
+def test_no_message_carries_a_control_character(trained: Path) -> None:
+    """From names of files, arguments, and a vocabulary."""
+    (trained / f"e{EVIL}").write_bytes(b"x")
+    tokenizer = CharTokenizer([EVIL])
+    GPT(GPTConfig(tokenizer.vocab_size, n_embd=4, n_head=2), random.Random(1)).save(trained / "evil", tokenizer)
+    for arguments in (
+        ["microgpt.sample", f"missing{EVIL}"],
+        ["microgpt.sample", f"e{EVIL}"],
+        ["microgpt.sample", "evil", "--prompt", "\x1b[31m"],
+        ["microgpt.sample", "model", f"--{EVIL}"],
+        ["microgpt.sample", "model", "--novel", f"missing{EVIL}"],
+        ["microgpt.sample", "model", "--count", EVIL],
+        ["microgpt.train", "--data", f"missing{EVIL}"],
+        ["microgpt.train", "--dataset", EVIL],
+        ["microgpt.train", "--resume", f"e{EVIL}"],
+        ["microgpt.train", "--plot", f"p{EVIL}"],
+        ["microgpt.train", "--save", f"none{EVIL}/x"],
+        ["microgpt.train", "--data", "text", "--steps", "1", "--save", f"s{EVIL}", "--samples", "0"],
+        ["microgpt", EVIL],
+    ):
+        shown = on_terminal(arguments, trained)
+        assert obeyed(re.sub(r"\A.*\r(?!\n)", "", shown, flags=re.DOTALL)) <= {"\t"}, shown
+        assert "\\x1b" in shown, shown
+
+
 @pytest.mark.skipif(os.name != "posix", reason="a shell and pipes as on Unix")
 @pytest.mark.parametrize("rest", ["| head -n 1", ">&-", "2>&-"])
 def test_a_reader_that_goes_away_is_no_traceback(rest: str, trained: Path) -> None:
     command = f"{sys.executable} -m microgpt.sample model --count 5000 {rest}"
-    result = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=trained, timeout=60)
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=trained, timeout=120)
     assert result.stderr == ""
 
 

@@ -13,14 +13,15 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from flags import VALUES, try_every_flag
+from flags import VALUES, pairs_of_flags, try_arguments, try_every_flag
 
 from microgpt import data, reference, train
 from microgpt.plot import running_mean
-from microgpt.trainer import Settings
+from microgpt.trainer import Settings, Trainer
 
 pty = pytest.importorskip("pty", reason="terminals and signals as on Unix")
 fcntl = pytest.importorskip("fcntl")
@@ -158,7 +159,7 @@ def test_plot_that_matplotlib_cannot_draw_is_refused_first(text: str) -> None:
 def test_plot_without_matplotlib_is_refused_first(text: str) -> None:
     code = "import sys; sys.modules['matplotlib'] = None; from microgpt.train import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, "--data", text, "--plot", "plot.png"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert "pip install matplotlib" in result.stderr
 
@@ -192,6 +193,74 @@ def test_every_flag_refuses_wrong_values_in_one_line(
     tried = try_every_flag(train.main, parser, small, ACCEPTED, capsys)
     print(f"tried {tried} flag values")
     assert tried == len(VALUES) * (len(parser._actions) - 1)
+
+
+GOOD: dict[str, Sequence[str]] = {
+    **dict.fromkeys(("--n-layer", "--n-head", "--warmup", "--save-every", "--validation-every", "--patience"), ("1", "2")),
+    "--data": ["text.txt", "empty.txt"],
+    "--dataset": ["names", "makemore"],
+    "--n-embd": ["4", "6"],
+    "--block-size": ["1", "5"],
+    "--steps": ["1", "3"],
+    "--batch-size": ["2", "2147483647"],
+    "--learning-rate": ["0.02", "1e308"],
+    "--schedule": ["cosine", "constant"],
+    "--weight-decay": ["0.1", "1e308"],
+    "--clip-grad": ["1", "1e-308"],
+    "--seed": ["1", "18446744073709551615"],
+    "--validation": ["0.3", "0.9"],
+    "--samples": ["0", "2"],
+    "--temperature": ["0", "1.5"],
+    "--save": ["saved", "run"],
+    "--resume": ["run", "begun"],
+    "--log": ["log", "text.txt"],
+    "--plot": ["plot.svg"],
+}
+BAD = ["", "nan", "x\x1b[2J"]
+
+
+def test_no_pair_of_flags_ends_in_a_traceback(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some hundred of them; all, which takes minutes, with MICROGPT_PAIRS=all in the environment."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.txt").touch()
+
+    def no_network() -> list[str]:
+        raise OSError("cannot download it")
+
+    monkeypatch.setattr(data, "load_makemore", no_network)
+    base = ["--quiet", "--steps=2", "--n-embd=4", "--n-head=2", "--block-size=4", "--samples=1"]
+    on_text = ["--data=text.txt"]
+    for name, step in (("run", 2), ("begun", 1)):
+
+        def interrupted(self: Trainer, step: int = step, original: Callable[[Trainer], float] = Trainer.step) -> float:
+            if len(self.losses) + 1 == step == 1:
+                signal.raise_signal(signal.SIGTERM)
+            return original(self)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "step", interrupted)
+            assert train.main([*base, *on_text, "--save", name]) in (0, 128 + signal.SIGTERM)
+    kept = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    pairs = list(pairs_of_flags(train.build_parser(), GOOD, BAD))
+    if os.environ.get("MICROGPT_PAIRS") != "all":
+        pairs = random.Random(1).sample(pairs, 400)
+    capsys.readouterr()
+    statuses = []
+    for pair in pairs:
+        named = any(argument.startswith(("--data", "--resume")) for argument in pair)
+        statuses.append(try_arguments(train.main, [*base, *(() if named else on_text), *pair], capsys, seconds=30))
+        for path in tmp_path.iterdir():
+            if path.is_file() and path not in kept:
+                path.unlink()
+        for path, content in kept.items():
+            if path.read_bytes() != content:
+                assert path.name == "run" or any(argument.endswith(f"={path.name}") for argument in pair), pair
+                path.write_bytes(content)
+    print(f"{len(pairs)} pairs: {statuses.count(0)} ran, {statuses.count(2)} were refused")
+    assert statuses.count(0) > len(pairs) / 20
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--dataset", "nobody"), ("--step", "5"), ("--unknown", "1"), ("--schedule", "x")])
@@ -296,7 +365,7 @@ def test_interrupt_ends_in_one_line(tmp_path: Path) -> None:
         time.sleep(0.05)
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert re.fullmatch(r"interrupted after step \d+ of 1000000; nothing is saved without --save\n", err)
     assert all(json.loads(line) for line in log.read_text().splitlines())
@@ -324,7 +393,7 @@ def test_output_is_utf_8_whatever_the_locale(encoding: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "2>/dev/full"])
 def test_closed_streams_are_no_traceback(closed: str, text: str) -> None:
     command = f"{sys.executable} -m microgpt.train --data {text} --steps 5 {closed}"
-    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0
     assert "Traceback" not in result.stderr
     if closed.startswith("2"):
@@ -337,7 +406,7 @@ def test_bar_on_a_terminal(text: str) -> None:
     command = [sys.executable, "-m", "microgpt.train", "--data", text, "--steps", "3000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=follower, text=True)
     os.close(follower)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=120)
     shown = b""
     while True:
         try:

@@ -168,8 +168,7 @@ def test_resume_after_every_step_equals_the_straight_run(tmp_path: Path) -> None
                 trainer.step()
             resume.save(path, trainer, SOURCE)
             saved = resume.load(path)
-            again = Trainer(saved.settings, list(NAMES))
-            resume.restore(again, saved)
+            again = resume.restore(saved, saved.settings, list(NAMES))
             assert state(again) == state(trainer)
             assert state(finish(again)) == straight, f"resumed after step {k} of {configuration}"
             tried += 1
@@ -183,8 +182,7 @@ def test_more_steps_of_a_constant_schedule_equal_the_long_run(tmp_path: Path) ->
     straight = state(finish(Trainer(Settings(**settings, steps=21), list(NAMES))))
     for steps in range(3, 21):
         resume.save(path, finish(Trainer(Settings(**settings, steps=steps), list(NAMES))), SOURCE)
-        again = Trainer(Settings(**settings, steps=21), list(NAMES))
-        resume.restore(again, resume.load(path))
+        again = resume.restore(resume.load(path), Settings(**settings, steps=21), list(NAMES))
         assert state(finish(again)) == straight
 
 
@@ -193,8 +191,7 @@ def test_random_state_comes_from_the_file(tmp_path: Path) -> None:
     trainer = Trainer(Settings(**SMALL), list(NAMES))
     trainer.rng.random()
     resume.save(path, trainer, SOURCE)
-    again = Trainer(Settings(**SMALL), list(NAMES))
-    resume.restore(again, resume.load(path))
+    again = resume.restore(resume.load(path), Settings(**SMALL), list(NAMES))
     assert again.rng.getstate() == trainer.rng.getstate()
 
 
@@ -202,25 +199,23 @@ def test_tied_weights_are_resumed_tied(tmp_path: Path) -> None:
     path = str(tmp_path / "run.safetensors")
 
     def tied() -> Trainer:
-        trainer = Trainer(Settings(**SMALL, steps=12), list(NAMES))
-        trainer.model.lm_head = trainer.model.wte
-        trainer.start_from(trainer.model)
-        return trainer
+        model = Trainer(Settings(**SMALL, steps=12), list(NAMES)).model
+        model.lm_head = model.wte
+        return Trainer(Settings(**SMALL, steps=12), list(NAMES), model)
 
     straight = state(finish(tied()))
     trainer = tied()
     for _ in range(5):
         trainer.step()
     resume.save(path, trainer, SOURCE)
-    again = Trainer(Settings(**SMALL, steps=12), list(NAMES))
-    resume.restore(again, resume.load(path))
+    again = resume.restore(resume.load(path), Settings(**SMALL, steps=12), list(NAMES))
     assert again.model.lm_head is again.model.wte
     assert len(again.optimizer.m) == len(again.model.parameters()) == again.config.n_parameters - len(again.model.wte.data) * 4
     assert state(finish(again)) == straight
 
 
 CHANGES: dict[str, Any] = {
-    "trains other parameters than the model's: call start_from": lambda t: setattr(t.model, "lm_head", t.model.wte),
+    "trains other parameters than the model's": lambda t: setattr(t.model, "lm_head", t.model.wte),
     "trains other parameters": lambda t: setattr(t.model, "wpe", Matrix(t.model.wpe.data)),
     "other parameters than the model's": lambda t: setattr(t, "optimizer", Adam(copy.deepcopy(t.model).parameters())),
     "has weight_decay 0.5, the run 0.0": lambda t: setattr(t.optimizer, "weight_decay", 0.5),
@@ -246,10 +241,10 @@ def test_model_and_sizes_of_a_run_are_set_together() -> None:
     for name in ("model", "config"):
         with pytest.raises(AttributeError, match=name):
             setattr(trainer, name, None)
-    model = GPT(GPTConfig(trainer.tokenizer.vocab_size, n_embd=8, block_size=3), random.Random(1))
-    trainer.start_from(model)
-    assert trainer.config is model.config
-    trainer.step()
+    with pytest.raises(ValueError, match="its sizes are"):
+        Trainer(Settings(**SMALL), list(NAMES), GPT(GPTConfig(trainer.tokenizer.vocab_size, n_embd=8), random.Random(1)))
+    model = GPT(trainer.config, random.Random(1))
+    assert Trainer(Settings(**SMALL), list(NAMES), model).model is model
 
 
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))], ids=["deepcopy", "pickle"])

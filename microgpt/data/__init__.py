@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import io
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +15,8 @@ from microgpt.files import write_atomically
 # The address and content that microgpt.py trains on. The list is not ours to ship.
 MAKEMORE_URL = "https://raw.githubusercontent.com/karpathy/makemore/988aa59/names.txt"
 MAKEMORE_SHA256 = "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d"
-TIMEOUT = 30  # seconds
+MAKEMORE_SIZE = 228_145  # bytes
+TIMEOUT = 60  # seconds, for the whole download
 CHUNK = 1 << 20  # bytes read at once; the first hold the whole byte order mark, which has three
 
 
@@ -30,7 +32,7 @@ def load_file(path: str | Path) -> list[str]:
     Errors: OSError if it cannot be read; ValueError if it is not UTF-8, holds a NUL byte, has fewer than two documents, or fewer
     than two different characters, so that there is nothing to learn.
     """
-    with open(path, "rb") as file:
+    with open(os.fspath(path), "rb") as file:  # a number would be an open file of this process
         documents = documents_of(file, str(path))
     if len(documents) < 2:
         raise ValueError(f"{path} needs at least 2 documents, one per line, it has {len(documents)}")
@@ -98,23 +100,46 @@ def cache_folder() -> Path:
 
 def fetch_makemore(path: Path) -> bytes:
     """Return the content of `path` if it is the known one, else download it there."""
-    import http.client  # here, so that other runs do not pay for the imports
-    import urllib.request
-
     if path.is_file():
-        content = path.read_bytes()
+        with open(path, "rb") as file:
+            content = file.read(MAKEMORE_SIZE + 1)
         if is_makemore(content):
             return content
-    try:
-        with urllib.request.urlopen(MAKEMORE_URL, timeout=TIMEOUT) as response:
-            content = bytes(response.read())
-    except (OSError, http.client.HTTPException) as error:
-        raise OSError(f"cannot download {MAKEMORE_URL}: {getattr(error, 'reason', error)}") from error
+    content = download(MAKEMORE_URL, MAKEMORE_SIZE + 1)
     if not is_makemore(content):
-        raise ValueError(f"{MAKEMORE_URL} sent {len(content)} bytes that are not the expected file (sha256 differs)")
+        sent = f"{len(content)} bytes" if len(content) <= MAKEMORE_SIZE else f"more than {MAKEMORE_SIZE} bytes"
+        raise ValueError(f"{MAKEMORE_URL} sent {sent} that are not the expected file (sha256 differs)")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
     return content
+
+
+def download(url: str, limit: int) -> bytes:
+    """Return what `url` sends, its first `limit` bytes if it is more. OSError if that fails or takes longer than TIMEOUT."""
+    import http.client  # here, so that other runs do not pay for the imports
+    import threading
+    import urllib.request
+
+    outcome: list[bytes | str] = []  # the content, or why there is none
+
+    def fetch() -> None:
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+                content = bytes(response.read(limit))
+                if response.length and len(content) < limit:
+                    raise http.client.IncompleteRead(content, response.length)
+                outcome.append(content)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            outcome.append(str(getattr(error, "reason", error)))
+
+    # The timeout of a socket begins anew with every byte, so a thread is waited for, and left alone where it takes too long.
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)
+    result = outcome[0] if outcome else f"not done within {TIMEOUT} s"
+    if isinstance(result, str):
+        raise OSError(f"cannot download {url}: {result}")
+    return result
 
 
 def is_makemore(content: bytes) -> bool:
