@@ -42,7 +42,13 @@ if sys.implementation.name == "cpython":
         build_dir="build/cython",
         include_path=["src_pyx"],
         annotate=bool(os.environ.get("MICROGPT_ANNOTATE")),
-        compiler_directives={"auto_pickle": False, "autotestdict": False, "embedsignature": True},
+        compiler_directives={
+            "auto_pickle": False,
+            "autotestdict": False,
+            "binding": False,  # methods are Python's own kind: they refuse a self of another class, others would read its memory
+            "embedsignature": True,
+            "embedsignature.format": "clinic",
+        },
     )
 else:
     modules = []  # other interpreters run microgpt.reference

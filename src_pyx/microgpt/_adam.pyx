@@ -10,7 +10,7 @@ from microgpt._vector cimport Vector, elements
 from microgpt._vectors cimport adam, chosen
 
 
-def check_leaves(Vector parameters):
+def check_leaves(Vector parameters not None):
     """Raise ValueError unless every parameter is a leaf."""
     cdef Operands x = elements(parameters, 0)
     for i in range(parameters.n):
@@ -18,7 +18,7 @@ def check_leaves(Vector parameters):
             raise ValueError(f"Adam can change leaves only, parameter {i} is computed")
 
 
-def grad_norm(Vector parameters):
+def grad_norm(Vector parameters not None):
     """Return the root of the sum of the squared gradients, added left to right."""
     cdef Operands x = elements(parameters, 0)
     cdef double total = 0
@@ -30,7 +30,7 @@ def grad_norm(Vector parameters):
     return sqrt(total)
 
 
-def scale_grad(Vector parameters, double scale):
+def scale_grad(Vector parameters not None, double scale):
     """Multiply every gradient by `scale`."""
     cdef Operands x = elements(parameters, 0)
     cdef uint32_t i

@@ -13,6 +13,9 @@ from microgpt._tape cimport (
 
 from numbers import Real
 
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(PyObject *o)       # the field itself is another one in free-threaded builds
+
 # What micrograd writes in `_op`; the other ops show their own name there.
 cdef dict MICROGRAD_NAMES = {"leaf": "", "add": "+", "mul": "*", "relu": "ReLU"}
 
@@ -48,7 +51,7 @@ cdef Value value_of(uint32_t id):
     cdef Value value
     while handle != NULL:
         # A handle without references is about to go, in a callback of its own end.
-        if handle.ob_refcnt > 0 and isinstance(<object>handle, Value):
+        if Py_REFCNT(handle) > 0 and isinstance(<object>handle, Value):
             return <Value>handle
         handle = (<Handle>handle).next
     value = new_value()
@@ -342,7 +345,7 @@ cdef class Value(Handle):
             return constant(MUL_CONSTANT, constant(POW_CONSTANT, self, -1.0), k)
         return NotImplemented
 
-    def __pow__(self, other, modulo):
+    def __pow__(self, other, modulo=None):
         """Return data ** other.
 
         A number as exponent: a negative base needs a whole exponent, a base of 0 an exponent of at least 1. A Value as exponent:
@@ -358,7 +361,7 @@ cdef class Value(Handle):
             return binary(POW, self, <Value>other)
         return NotImplemented
 
-    def __rpow__(self, other, modulo):
+    def __rpow__(self, other, modulo=None):
         """Return other ** data, other >= 0."""
         cdef double k
         if modulo is None and number(other, &k):

@@ -30,6 +30,11 @@ cdef object apply(uint8_t op, object x)
 cdef object arithmetic(Arithmetic how, Vector v, object other, bint reflected)
 cdef uint32_t *room_for_ids(Vector v, size_t n) except NULL
 cdef void settle_listed(Vector v, uint32_t n) noexcept
-cdef Vector part_of(Vector v, object indices)
+cdef int fill(Vector v, Operands x, uint32_t n) except -1
+cdef Py_ssize_t as_whole(object x) except? -1
+cdef uint32_t place(object index, uint32_t count) except? 0
+cdef list numbers_of(Vector v, uint32_t first, uint32_t n, bint grads)
+cdef list floats(object given, str what)
 cdef list numbers(object given, uint32_t n)
 cdef int write_leaves(Operands x, list values) except -1
+cdef void write_grads(Operands x, list values) noexcept
