@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 import microgpt
-from microgpt import Matrix, Value, Vector
+from microgpt import Matrix, Rows, Value, Vector
 from microgpt._tape import get_tape
 
 Refusal = Callable[[type[Exception], Callable[[], Any]], str]
@@ -205,3 +207,37 @@ def test_wrong_input_gets_a_sentence_and_leaves_no_node(
     exception: type[Exception], function: Callable[[], Any], words: str, refusal: Refusal
 ) -> None:
     assert words in refusal(exception, function)
+
+
+ALLOCATING: dict[str, Callable[[Vector, Value], Any]] = {
+    "Vector": lambda v, x: Vector([x, 2.0, x, x, x]),
+    "Matrix": lambda v, x: Matrix([[1.0, 2.0]] * 5),
+    "Rows": lambda v, x: Rows([v, [1.0, x], v, v, v, v]),
+    "row list": lambda v, x: Rows([v, v])[[0, 1, 0, 1, 0]],
+    "data": lambda v, x: Rows([v] * 9).data,
+    "set data": lambda v, x: setattr(v, "data", [1.0, 2.0]),
+    "copy": lambda v, x: copy.deepcopy(Matrix([[1.0, 2.0]] * 5)),
+    "cross_entropy": lambda v, x: microgpt.cross_entropy(Rows([v, v]), [0, 1]),
+}
+
+
+@pytest.mark.parametrize("name", ALLOCATING)
+def test_allocation_failure_loses_no_reference(name: str) -> None:
+    """Each allocation of Python's objects fails in turn."""
+    testcapi = pytest.importorskip("_testcapi")
+    v, x = Vector([1.0, 2.0]), Value(3.0)
+    references = sys.getrefcount(v), sys.getrefcount(x)
+    failed = True
+    failures = 0
+    while failed:
+        testcapi.set_nomemory(failures, failures + 1)
+        try:
+            ALLOCATING[name](v, x)
+            failed = False
+        except MemoryError:
+            failures += 1
+        finally:
+            testcapi.remove_mem_hooks()
+        assert (sys.getrefcount(v), sys.getrefcount(x)) == references
+    assert failures > 0
+    assert (v.data, x.data) == ([1.0, 2.0], 3.0)

@@ -171,7 +171,7 @@ cdef class Rows:
 
 cdef Rows rows_of(object vectors):
     """Return Rows of what `Rows(vectors)` takes."""
-    cdef list items
+    cdef list items = []
     cdef Vector v, joined
     cdef size_t total
     cdef uint32_t n, i
@@ -182,7 +182,8 @@ cdef Rows rows_of(object vectors):
         return new_rows(all_of(<Matrix>vectors), (<Matrix>vectors).columns)
     if isinstance(vectors, (Vector, str, bytes)) or not hasattr(vectors, "__iter__"):
         raise TypeError(f"Rows need a list of Vectors, got {type(vectors).__name__}")
-    items = [as_vector(item) for item in vectors]
+    for item in vectors:
+        items.append(as_vector(item))
     if not items:
         raise ValueError("Rows need at least one vector")
     n = (<Vector>items[0]).n
@@ -222,6 +223,7 @@ cdef inline Operands elements_of(object owner) noexcept:
 cdef object taken(object index, object owner, uint32_t count, uint32_t n, str what):
     """Return row `index` of the `count` rows of length `n` of Rows or a Matrix, or Rows of several of them."""
     cdef Py_ssize_t first, _stop, step, some
+    cdef list chosen
     cdef uint32_t i
     if isinstance(index, slice):
         PySlice_GetIndicesEx(index, count, &first, &_stop, &step, &some)
@@ -229,7 +231,10 @@ cdef object taken(object index, object owner, uint32_t count, uint32_t n, str wh
             return new_rows(row_at(part(elements_of(owner), <uint32_t>first * n), <uint32_t>some * n), n)
         return gathered(owner, n, list(range(first, first + some * step, step)), count, what)
     if isinstance(index, (list, tuple, range)):
-        return gathered(owner, n, [row_number(item, count, what) for item in list(index)], count, what)
+        chosen = []
+        for item in list(index):
+            chosen.append(row_number(item, count, what))
+        return gathered(owner, n, chosen, count, what)
     i = row_number(index, count, what)
     return row_at(part(elements_of(owner), i * n), n)
 
@@ -266,19 +271,25 @@ cdef Rows gathered(object owner, uint32_t n, list chosen, uint32_t count, str wh
 
 cdef list row_numbers_of(Vector vector, uint32_t n, bint grads):
     """Return the data, or the grads, as a list for each row of `n`."""
+    cdef list rows = []
     cdef uint32_t i
-    return [numbers_of(vector, i * n, n, grads) for i in range(vector.n // n)]
+    for i in range(vector.n // n):
+        rows.append(numbers_of(vector, i * n, n, grads))
+    return rows
 
 
 cdef list flat_numbers(object given, uint32_t count, uint32_t n, str what):
     """Return the floats of `count` rows of `n`, row after row."""
-    cdef list rows
+    cdef list values = []
+    cdef size_t rows = 0
     if isinstance(given, (Handle, Rows)):
         raise TypeError(f"{what} need rows of numbers, got {type(given).__name__}: take its data")
-    rows = [numbers(row, n) for row in given]
-    if <size_t>len(rows) != count:
-        raise ValueError(f"{what} of {count} rows need {count} rows, got {len(rows)}")
-    return [item for row in rows for item in row]
+    for row in given:
+        values += numbers(row, n)
+        rows += 1
+    if rows != count:
+        raise ValueError(f"{what} of {count} rows need {count} rows, got {rows}")
+    return values
 
 
 cdef class Matrix(Handle):
@@ -290,11 +301,12 @@ cdef class Matrix(Handle):
     """
 
     def __init__(self, rows):
-        cdef list given
+        cdef list given = []
         cdef size_t columns
         if isinstance(rows, (Handle, Rows)):
             raise TypeError(f"a Matrix needs rows of numbers, got {type(rows).__name__}: take its data")
-        given = [floats(row, "Matrix") for row in rows]
+        for row in rows:
+            given.append(floats(row, "Matrix"))
         if self.rows != 0:          # asked here, as in Vector.__init__
             raise TypeError("a Matrix is made once: __init__ was called again")
         if not given or not given[0]:

@@ -38,6 +38,15 @@ cdef double as_number(object x, str what) except? -1.0:
     return k
 
 
+# Lists are filled by `append`: where a list cannot grow, Cython's own comprehension gives up one reference to the item too many.
+cdef list as_numbers(object given, str what):
+    """Return what `given` yields as a list of floats."""
+    cdef list values = []
+    for x in given:
+        values.append(as_number(x, what))
+    return values
+
+
 cdef uint32_t node(Value value) except 0:
     """Return the id of the node that `value` stands for."""
     if value.id == 0:
@@ -167,7 +176,7 @@ cdef class Value(Handle):
         cdef list given = None
         if children is not NOTHING or local_grads is not NOTHING:
             operands = list(children)
-            given = [as_number(local_grad, "local_grads") for local_grad in local_grads]
+            given = as_numbers(local_grads, "local_grads")
         if self.id != 0:
             raise TypeError("a Value is made once: __init__ was called again")
         if operands or given:

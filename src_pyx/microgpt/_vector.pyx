@@ -12,7 +12,7 @@ from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, LEAF, LIVE, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SPARES, Spares, Tape,
     anchor, keep_spare, new_stamp, put_leaf, reserve, reserve_listed, take_spare, tape
 )
-from microgpt._value cimport Value, as_number, constant, inverse, new_value, node, number, unary, value_of
+from microgpt._value cimport Value, as_number, as_numbers, constant, inverse, new_value, node, number, unary, value_of
 
 cdef extern from "Python.h":
     Py_ssize_t PyNumber_AsSsize_t(object index, PyObject *overflow) except? -1   # with NULL: cut to what a Py_ssize_t holds
@@ -211,7 +211,9 @@ cdef class Vector(Handle):
         if not isinstance(items, Vector):
             if isinstance(items, (str, bytes, Handle)) or not hasattr(items, "__iter__"):
                 raise TypeError(f"a Vector needs a list of Values or numbers, got {type(items).__name__}")
-            given = [item if isinstance(item, Value) else as_number(item, "Vector") for item in items]
+            given = []
+            for item in items:
+                given.append(item if isinstance(item, Value) else as_number(item, "Vector"))
         if self.n != 0:             # asked here: an iterator is Python code, which could have made the Vector meanwhile
             raise TypeError("a Vector is made once: __init__ was called again")
         if isinstance(items, Vector):
@@ -387,7 +389,7 @@ cdef list floats(object given, str what):
     """Return what `given`, no Vector or Matrix, yields, as a list of floats."""
     if isinstance(given, Handle):
         raise TypeError(f"{what} needs a list of numbers, got {type(given).__name__}")
-    return [as_number(x, what) for x in given]
+    return as_numbers(given, what)
 
 
 cdef list numbers(object given, uint32_t n):
