@@ -6,9 +6,11 @@ from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t
 
 from microgpt._runs cimport Operands, at, part, put_products, run
 from microgpt._tape cimport ABS, BLOCK_END, LIVE, Handle, Tape, anchor, put_leaf, reserve, reserve_listed, tape
+from microgpt._value cimport Value, number
 from microgpt._vector cimport (
-    MINUS, OVER, PLUS, POWER, TIMES, Arithmetic, Vector, apply, arithmetic, as_vector, elements, fill, floats, new_vector,
-    numbers, numbers_of, place, room_for_ids, settle, settle_listed, write_grads, write_leaves
+    EDGE, MINUS, OVER, PLUS, POWER, TIMES, WHOLE, Arithmetic, Vector, apply, arithmetic, as_list, as_vector, elements, fill,
+    floats, is_nested, new_vector, no_array, numbers, numbers_of, place, room_for_ids, settle, settle_listed, shape_of_list,
+    shown, write_grads, write_leaves
 )
 
 
@@ -61,15 +63,28 @@ cdef object apply_to_any(uint8_t op, object x):
 
 
 cdef object arithmetic_of_rows(Arithmetic how, Rows rows, object other, bint reflected):
+    cdef Rows given
+    cdef double k
     as_rows(rows)
     if isinstance(other, Rows):
         as_rows(<Rows>other)
         if (<Rows>other).n != rows.n or count_of(<Rows>other) != count_of(rows):
             raise ValueError(f"elementwise operations need Rows of one shape, got {shape_of(rows)} and {shape_of(<Rows>other)}")
         other = (<Rows>other).vector
-    elif isinstance(other, (Vector, list, tuple)):
+    elif isinstance(other, Vector):
         raise TypeError(f"elementwise operations of Rows need Rows of their shape, a Value or a number, got "
                         f"{type(other).__name__}: write Rows([row + v for row in rows])")
+    elif not isinstance(other, Value) and not number(other, &k):
+        other = as_list(other)
+        if not isinstance(other, (list, tuple)):
+            return NotImplemented
+        if not other or not isinstance(other[0], (Vector, list, tuple)) and not hasattr(other[0], "tolist"):
+            raise ValueError(f"elementwise operations need Rows of one shape, got {shape_of(rows)} and {shape_of_list(other)}: "
+                             f"write Rows([row + v for row in rows])")
+        given = rows_of(other)
+        if given.n != rows.n or count_of(given) != count_of(rows):
+            raise ValueError(f"elementwise operations need Rows of one shape, got {shape_of(rows)} and {shape_of(given)}")
+        other = given.vector
     result = arithmetic(how, rows.vector, other, reflected)
     return result if result is NotImplemented else new_rows(result, rows.n)
 
@@ -78,10 +93,10 @@ cdef object arithmetic_of_rows(Arithmetic how, Rows rows, object other, bint ref
 @cython.no_gc
 @cython.freelist(32)
 cdef class Rows:
-    """Vectors of one length, such as one for each position of a text: what is written for one Vector is done for each.
+    """Rows(vectors)\n--\n\nVectors of one length, such as one for each position: what is written for one Vector is done for each.
 
     `Rows(vectors)` holds their elements; `matrix[[2, 0, 1]]`, `matrix[2:4]` and `matrix @ rows` make them, too.
-    Shape: [rows][n], both >= 1. Operators work elementwise with Rows of the same shape, a Value or a number.
+    Shape: [rows][n], both >= 1. Operators work elementwise with Rows, lists or arrays of the same shape, a Value or a number.
     Errors: TypeError for an item that is no Vector or list of Values or numbers; ValueError without items, or if lengths differ.
     """
 
@@ -128,7 +143,7 @@ cdef class Rows:
         raise TypeError("Rows are a view and cannot be copied or pickled: take rows.data, or copy their Values or Matrix")
 
     def __repr__(self):
-        return f"Rows(data={row_numbers_of(as_rows(self).vector, self.n, False)})"
+        return f"Rows(data={shown_rows(as_rows(self).vector, self.n)})"
 
     def __add__(self, other):
         return arithmetic_of_rows(PLUS, self, other, False)
@@ -168,6 +183,10 @@ cdef class Rows:
 
     __array_ufunc__ = None          # numpy leaves operators to this class, it does not take it for a sequence
 
+    def __array__(self, dtype=None, copy=None):
+        """Raise TypeError, as of a Vector."""
+        raise no_array("Rows")
+
 
 cdef Rows rows_of(object vectors):
     """Return Rows of what `Rows(vectors)` takes."""
@@ -180,6 +199,7 @@ cdef Rows rows_of(object vectors):
         return as_rows(<Rows>vectors)
     if isinstance(vectors, Matrix):
         return new_rows(all_of(<Matrix>vectors), (<Matrix>vectors).columns)
+    vectors = as_list(vectors)
     if isinstance(vectors, (Vector, str, bytes)) or not hasattr(vectors, "__iter__"):
         raise TypeError(f"Rows need a list of Vectors, got {type(vectors).__name__}")
     for item in vectors:
@@ -230,9 +250,12 @@ cdef object taken(object index, object owner, uint32_t count, uint32_t n, str wh
         if step == 1 and some > 0:
             return new_rows(row_at(part(elements_of(owner), <uint32_t>first * n), <uint32_t>some * n), n)
         return gathered(owner, n, list(range(first, first + some * step, step)), count, what)
+    index = as_list(index)
     if isinstance(index, (list, tuple, range)):
         chosen = []
         for item in list(index):
+            if isinstance(item, bool):
+                raise TypeError(f"rows are chosen by their numbers, got {item}")
             chosen.append(row_number(item, count, what))
         return gathered(owner, n, chosen, count, what)
     i = row_number(index, count, what)
@@ -278,6 +301,21 @@ cdef list row_numbers_of(Vector vector, uint32_t n, bint grads):
     return rows
 
 
+cdef str shown_rows(Vector vector, uint32_t n):
+    """Return the text of the data; where they are many, of the first and last rows."""
+    cdef uint32_t count = vector.n // n
+    cdef bint whole = vector.n <= WHOLE
+    cdef list rows = []
+    cdef uint32_t i = 0
+    while i < count:
+        if i == EDGE and count > 2 * EDGE and not whole:
+            rows.append("...")
+            i = count - EDGE
+        rows.append(shown(vector, i * n, n, False, whole))
+        i += 1
+    return f"[{', '.join(rows)}]"
+
+
 cdef list flat_numbers(object given, uint32_t count, uint32_t n, str what):
     """Return the floats of `count` rows of `n`, row after row."""
     cdef list values = []
@@ -293,7 +331,7 @@ cdef list flat_numbers(object given, uint32_t count, uint32_t n, str what):
 
 
 cdef class Matrix(Handle):
-    """Rows of leaves, one after the other.
+    """Matrix(rows)\n--\n\nRows of leaves, one after the other.
 
     `Matrix(rows)` takes rows of numbers. Shape: [rows][columns], both >= 1. `matrix @ x` is the Vector of the dots of each row
     with x, or Rows of them where x are Rows; `matrix[i]` is row i, `matrix[[i, j]]` and `matrix[i:j]` are Rows.
@@ -305,6 +343,9 @@ cdef class Matrix(Handle):
         cdef size_t columns
         if isinstance(rows, (Handle, Rows)):
             raise TypeError(f"a Matrix needs rows of numbers, got {type(rows).__name__}: take its data")
+        rows = as_list(rows)
+        if isinstance(rows, (list, tuple)) and len(shape_of_list(rows)) > 2:
+            raise ValueError(f"a Matrix has two dimensions, got {shape_of_list(rows)}")
         for row in rows:
             given.append(floats(row, "Matrix"))
         if self.rows != 0:          # asked here, as in Vector.__init__
@@ -378,7 +419,7 @@ cdef class Matrix(Handle):
         set_grads(self, grad)
 
     def __repr__(self):
-        return f"Matrix(data={row_numbers_of(all_of(self), self.columns, False)})"
+        return f"Matrix(data={shown_rows(all_of(self), self.columns)})"
 
     def __matmul__(self, x):
         """Return the Vector of `row . x` for every row, one dot node each, the row's element first in every product.
@@ -388,8 +429,12 @@ cdef class Matrix(Handle):
         cdef Vector v
         if isinstance(x, Rows):
             return new_rows(self.products(as_rows(<Rows>x).vector, (<Rows>x).n), self.rows)
+        x = as_list(x)
         if not isinstance(x, (Vector, list, tuple)):
             return NotImplemented
+        if is_nested(x):
+            raise ValueError(f"a Matrix of {(self.rows, self.columns)} @ {shape_of_list(x)}: write matrix @ Rows(x) for the "
+                             f"product with each row")
         v = as_vector(x)
         return self.products(v, v.n)
 
@@ -406,6 +451,10 @@ cdef class Matrix(Handle):
         return result
 
     __array_ufunc__ = None
+
+    def __array__(self, dtype=None, copy=None):
+        """Raise TypeError, as of a Vector."""
+        raise no_array("Matrix")
 
 
 cdef int set_grads(Matrix matrix, object grad) except -1:

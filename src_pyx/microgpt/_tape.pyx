@@ -87,7 +87,7 @@ cdef size_t move_operands(Tape *t, uint32_t i, const uint32_t *moved, size_t poo
 
 
 cdef class Handle:
-    """What Python holds: keeps its nodes, and all that they were computed from, on the tape."""
+    """Handle()\n--\n\nWhat Python holds: keeps its nodes, and all that they were computed from, on the tape."""
 
     cdef void mark(self, Tape *t) noexcept:
         t.seen[self.id] |= LIVE

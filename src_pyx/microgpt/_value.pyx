@@ -25,10 +25,18 @@ cdef tuple NOTHING = ()             # the default of children and local_grads: t
 
 cdef bint number_the_long_way(object x, double *out) except -1:
     """As `number`, for what is neither a plain float nor a Value."""
+    if isinstance(x, Handle):
+        return False
     if isinstance(x, (int, float, Real)):   # the first two are one look each; Real, numpy's numbers and others, is a long one
         out[0] = float(x)
         return True
-    return False
+    if getattr(x, "shape", None) != () or not hasattr(x, "tolist"):
+        return False
+    x = x.tolist()                          # numpy's bools are no Real, nor are arrays of no dimension
+    if not isinstance(x, (int, float, Real)):
+        return False
+    out[0] = float(x)
+    return True
 
 
 cdef double as_number(object x, str what) except? -1.0:
@@ -163,7 +171,7 @@ cdef uint32_t put_custom(double data, list children, list local_grads) except 0:
 
 
 cdef class Value(Handle):
-    """A scalar that remembers how it was computed.
+    """Value(data, children=(), local_grads=())\n--\n\nA scalar that remembers how it was computed.
 
     `Value(data)` makes a leaf. `Value(data, children, local_grads)` makes a node of your own: `data` computed from the Values
     `children`, `local_grads` the derivative of `data` by each of them.

@@ -104,6 +104,25 @@ cdef uint32_t place(object index, uint32_t count) except? 0:
     return <uint32_t>i if 0 <= i < <Py_ssize_t>count else count
 
 
+cdef object as_list(object x):
+    """Return the numbers of another library's array as it lists them itself, row by row; anything else as it is."""
+    if isinstance(x, (Handle, list, tuple)) or not hasattr(x, "tolist"):
+        return x
+    return x.tolist()
+
+
+cdef bint is_nested(object x) except -1:
+    """Whether `x` is a list of lists."""
+    return isinstance(x, (list, tuple)) and len(x) > 0 and isinstance(x[0], (list, tuple))
+
+
+cdef tuple shape_of_list(object x):
+    """Return the lengths of nested lists, by the first of each."""
+    if not isinstance(x, (list, tuple)):
+        return ()
+    return (len(x), *(shape_of_list(x[0]) if len(x) > 0 else ()))
+
+
 cdef Vector as_vector(object x):
     cdef Vector v = x if isinstance(x, Vector) else Vector(x)
     if v.n == 0:
@@ -129,12 +148,14 @@ cdef object arithmetic(Arithmetic how, Vector v, object other, bint reflected):
     cdef Vector result
     cdef double k = 0.0
     v = as_vector(v)
+    if not isinstance(other, (Value, Vector, list, tuple)) and not number(other, &k):
+        other = as_list(other)
+        if not isinstance(other, (list, tuple)):
+            return NotImplemented
     if isinstance(other, (Vector, list, tuple)):
         w = as_vector(other)
         if w.n != v.n:
             raise ValueError(f"elementwise operations need vectors of one length, got {v.n} and {w.n}")
-    elif not isinstance(other, Value) and not number(other, &k):
-        return NotImplemented
     result = new_vector()
     reserve(tape, 2 * <size_t>v.n)
     if w is not None:
@@ -197,9 +218,10 @@ cdef Value dot(Vector v, Vector w):
 
 
 cdef class Vector(Handle):
-    """A fixed run of scalars.
+    """Vector(items)\n--\n\nA fixed run of scalars.
 
-    `Vector(items)` holds the given Values, and a new leaf for each number. A list of Values is as good wherever one is taken.
+    `Vector(items)` holds the given Values, and a new leaf for each number. A list of Values and numbers, or an array of numpy,
+    is as good wherever one is taken.
     Shape: [n], n >= 1. Operators work elementwise with a Vector, a Value or a number; `v @ w` is the dot, a Value.
     Errors: TypeError for an item that is neither Value nor number; ValueError without items, or if lengths differ.
     """
@@ -209,8 +231,11 @@ cdef class Vector(Handle):
         cdef uint32_t *ids
         cdef list given
         if not isinstance(items, Vector):
+            items = as_list(items)
             if isinstance(items, (str, bytes, Handle)) or not hasattr(items, "__iter__"):
                 raise TypeError(f"a Vector needs a list of Values or numbers, got {type(items).__name__}")
+            if is_nested(items):
+                raise ValueError(f"a Vector has one dimension, got {shape_of_list(items)}: Rows or a Matrix have two")
             given = []
             for item in items:
                 given.append(item if isinstance(item, Value) else as_number(item, "Vector"))
@@ -305,7 +330,8 @@ cdef class Vector(Handle):
         raise TypeError("a Vector is a view and cannot be copied or pickled: take vector.data, or copy its Values or Matrix")
 
     def __repr__(self):
-        return f"Vector(data={numbers_of(self, 0, self.n, False)}, grad={numbers_of(self, 0, self.n, True)})"
+        cdef bint whole = self.n <= WHOLE
+        return f"Vector(data={shown(self, 0, self.n, False, whole)}, grad={shown(self, 0, self.n, True, whole)})"
 
     def __add__(self, other):
         return arithmetic(PLUS, self, other, False)
@@ -345,13 +371,17 @@ cdef class Vector(Handle):
 
     def __matmul__(self, other):
         """Return the dot with `other`, a Vector or list of Values: one node whose children are the pairs of elements."""
+        other = as_list(other)
         if not isinstance(other, (Vector, list, tuple)):
             return NotImplemented
         return dot(as_vector(self), as_vector(other))
 
     def __rmatmul__(self, other):
+        other = as_list(other)
         if not isinstance(other, (list, tuple)):
             return NotImplemented
+        if is_nested(other):
+            raise ValueError(f"{shape_of_list(other)} @ a Vector of {self.n}: write Matrix(rows) @ vector")
         return dot(as_vector(other), as_vector(self))
 
     def sum(self):
@@ -363,6 +393,14 @@ cdef class Vector(Handle):
         return constant(MUL_CONSTANT, total(as_vector(self)), inverse(self.n))
 
     __array_ufunc__ = None          # numpy leaves operators to this class, it does not take it for a sequence
+
+    def __array__(self, dtype=None, copy=None):
+        """Raise TypeError: an array of numbers would leave the graph unseen."""
+        raise no_array("Vector")
+
+
+cdef object no_array(str what):
+    return TypeError(f"numpy makes no array of a {what}, which would leave its graph: write np.array(x.data) for the numbers")
 
 
 cdef int list_part(Vector part, const uint32_t *listed, Py_ssize_t step, uint32_t n) except -1:
@@ -385,10 +423,20 @@ cdef list numbers_of(Vector v, uint32_t first, uint32_t n, bint grads):
     return values
 
 
+cdef str shown(Vector v, uint32_t first, uint32_t n, bint grads, bint whole):
+    """Return the text of `n` elements from `first` on; of the first and last ones unless `whole`."""
+    if whole or n <= 2 * EDGE:
+        return repr(numbers_of(v, first, n, grads))
+    head = repr(numbers_of(v, first, EDGE, grads))
+    tail = repr(numbers_of(v, first + n - EDGE, EDGE, grads))
+    return f"{head[:-1]}, ..., {tail[1:]}"
+
+
 cdef list floats(object given, str what):
     """Return what `given`, no Vector or Matrix, yields, as a list of floats."""
-    if isinstance(given, Handle):
-        raise TypeError(f"{what} needs a list of numbers, got {type(given).__name__}")
+    given = as_list(given)
+    if isinstance(given, Handle) or not hasattr(given, "__iter__"):
+        raise TypeError(f"{what} needs rows of numbers, got {type(given).__name__}")
     return as_numbers(given, what)
 
 
