@@ -250,7 +250,8 @@ cdef object taken(object index, object owner, uint32_t count, uint32_t n, str wh
         if step == 1 and some > 0:
             return new_rows(row_at(part(elements_of(owner), <uint32_t>first * n), <uint32_t>some * n), n)
         return gathered(owner, n, list(range(first, first + some * step, step)), count, what)
-    index = as_list(index)
+    if not isinstance(index, int):
+        index = as_list(index)
     if isinstance(index, (list, tuple, range)):
         chosen = []
         for item in list(index):
