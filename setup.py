@@ -13,7 +13,9 @@ SOURCES = Path("src_pyx/microgpt")
 if sys.platform == "win32":
     compile_args = ["/O2", "/fp:precise"]
 else:
-    compile_args = ["-O3", "-ffp-contract=off", "-fno-builtin-pow", "-fno-math-errno"]
+    compile_args = ["-ffp-contract=off", "-fno-builtin-pow", "-fno-math-errno"]
+    if "-fsanitize" not in os.environ.get("CFLAGS", ""):  # those name a level that keeps stacks readable, and the last one wins
+        compile_args.append("-O3")
     if os.environ.get("MICROGPT_NATIVE"):  # for this machine only: the wide vectors everywhere, not in the long loops alone
         compile_args.append("-march=native")
 
@@ -42,7 +44,13 @@ if sys.implementation.name == "cpython":
         build_dir="build/cython",
         include_path=["src_pyx"],
         annotate=bool(os.environ.get("MICROGPT_ANNOTATE")),
-        compiler_directives={"auto_pickle": False, "autotestdict": False, "embedsignature": True},
+        compiler_directives={
+            "auto_pickle": False,
+            "autotestdict": False,
+            "binding": False,  # methods are Python's own kind: they refuse a self of another class, others would read its memory
+            "embedsignature": True,
+            "embedsignature.format": "clinic",
+        },
     )
 else:
     modules = []  # other interpreters run microgpt.reference

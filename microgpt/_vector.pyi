@@ -1,17 +1,23 @@
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias, overload
+from typing import NoReturn, Protocol, TypeAlias, overload
 
 from typing_extensions import disjoint_base
 
 from microgpt._tape import Handle
 from microgpt._value import Value
 
-_VectorLike: TypeAlias = Vector | Sequence[Value | float]
+class _Array(Protocol):
+    """An array of another library, such as numpy's."""
+
+    def tolist(self) -> object: ...
+
+_VectorLike: TypeAlias = Vector | Sequence[Value | float] | _Array
 
 @disjoint_base
 class Vector(Handle):
     __array_ufunc__: None
-    def __init__(self, items: Iterable[Value | float]) -> None: ...
+    def __array__(self, dtype: object = ..., copy: object = ...) -> NoReturn: ...
+    def __init__(self, items: Iterable[Value | float] | _Array) -> None: ...
     @property
     def data(self) -> list[float]: ...
     @data.setter

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import microgpt
@@ -118,6 +119,19 @@ def test_attention_of_rows_looks_back_only(past: int, listed: bool) -> None:
     assert run(together=True) == run(together=False)
 
 
+@pytest.mark.parametrize(
+    "make", [list, tuple, np.array, lambda rows: [np.array(row) for row in rows], lambda rows: [Vector(rows[0]), rows[1]]]
+)
+@pytest.mark.parametrize("operation", [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow])
+def test_lists_and_arrays_of_rows_are_operands(operation: Callable[[Any, Any], Any], make: Callable[[Any], Any]) -> None:
+    numbers = [[1.5, 2.0, 0.5], [3.0, 0.25, 4.0]]
+    rows, given = Rows([[0.5, 0.25, 4.0], [1.0, 2.0, 3.0]]), make(numbers)
+    assert type(operation(rows, given)) is type(operation(given, rows)) is Rows
+    assert operation(rows, given).data == operation(rows, Rows(numbers)).data
+    assert operation(given, rows).data == operation(Rows(numbers), rows).data
+    assert Rows(given).data == Rows(numbers).data == numbers
+
+
 def test_rows_are_views_of_their_nodes() -> None:
     m = matrix(3, 2)
     rows = m[[2, 0]]
@@ -177,6 +191,11 @@ def test_a_list_that_lies_about_its_items() -> None:
         (TypeError, lambda m: m[["a"]], "str"),
         (ValueError, lambda m: m[:] + m[:2], r"one shape, got \(3, 2\) and \(2, 2\)"),
         (TypeError, lambda m: m[:] + m[0], "write Rows"),
+        (ValueError, lambda m: m[:] + [1.0, 2.0], r"got \(3, 2\) and \(2,\): write Rows\(\[row \+ v for row in rows\]\)"),
+        (ValueError, lambda m: np.ones(2) * m[:], r"got \(3, 2\) and \(2,\): write Rows"),
+        (ValueError, lambda m: m[:] + np.ones((2, 2)), r"got \(3, 2\) and \(2, 2\)"),
+        (ValueError, lambda m: m[:] + np.ones((3, 2, 1)), r"got \(2, 1\)"),
+        (ValueError, lambda m: m[:] + [], r"and \(0,\)"),
         (TypeError, lambda m: m[:] + "a", "unsupported"),
         (ValueError, lambda m: matrix(2, 3) @ m[:], "a Matrix of 3 columns needs a vector of 3, got 2"),
         (ValueError, lambda m: cross_entropy(m[:], [0, 1]), "a target for each of 3 rows, got 2"),

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
+import operator
+import sys
+from array import array
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,8 +14,8 @@ import numpy as np
 import pytest
 
 import microgpt
-from microgpt import Matrix, Value, Vector
-from microgpt._tape import get_tape
+from microgpt import Matrix, Rows, Value, Vector
+from microgpt._tape import Handle, get_tape
 
 Refusal = Callable[[type[Exception], Callable[[], Any]], str]
 
@@ -169,8 +174,108 @@ def test_attention_takes_the_keys_that_it_has_checked() -> None:
 def test_numpy_leaves_operators_to_the_vector() -> None:
     v = Vector([1.0, 2.0])
     assert isinstance(np.float64(2) * v, Vector)
-    with pytest.raises(TypeError):
-        np.array([1.0, 2.0]) * v
+    with pytest.raises(TypeError, match="ufunc"):
+        np.exp(v)
+
+
+ARRAYS: dict[str, Callable[[], Any]] = {
+    "float64": lambda: np.array([1.5, 2.0, 3.0]),
+    "float32": lambda: np.array([1.5, 2.0, 3.0], dtype=np.float32),
+    "view": lambda: np.array([[1.5, 9.0], [2.0, 9.0], [3.0, 9.0]])[:, 0],
+    "Values": lambda: np.array([Value(1.5), 2.0, Value(3.0)]),
+    "array": lambda: array("d", [1.5, 2.0, 3.0]),
+    "memoryview": lambda: memoryview(array("d", [1.5, 2.0, 3.0])),
+}
+OPERATORS = [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow]
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_are_operands_as_lists_are(name: str) -> None:
+    v, given, listed = Vector([0.5, 0.25, 4.0]), ARRAYS[name](), [1.5, 2.0, 3.0]
+    for operation in OPERATORS:
+        for left, right in ((v, given), (given, v)):
+            result = operation(left, right)
+            assert type(result) is Vector
+            assert result.data == operation(*(listed if x is given else x for x in (left, right))).data
+    assert (v @ given).data == (given @ v).data == (v @ listed).data
+    assert (Matrix([listed, listed]) @ given).data == (Matrix([listed, listed]) @ listed).data
+    assert Vector(given).data == listed
+    assert microgpt.exp(given).data == microgpt.exp(listed).data
+    assert microgpt.softmax(given).data == microgpt.softmax(listed).data
+    assert Rows([given, v]).data == [listed, v.data]
+
+
+def test_arrays_of_no_dimension_are_numbers() -> None:
+    v, x = Vector([1.0, 2.0]), Value(3.0)
+    for number in (np.array(2.0), np.bool_(True), np.int64(2), np.array(2), np.float16(2)):
+        for operation in OPERATORS:
+            assert operation(v, number).data == operation(v, float(number)).data
+            assert operation(number, v).data == operation(float(number), v).data
+            assert operation(x, number).data == operation(x, float(number)).data
+        assert Value(number).data == float(number)
+        assert Vector([number]).data == Matrix([[number]]).data[0] == [float(number)]
+        x.grad = number
+        assert x.grad == float(number)
+
+
+@pytest.mark.parametrize("wrong", [np.array([1.0]), np.array([[1.0]]), np.array(1j), np.array("1"), np.complex128(1)])
+def test_other_arrays_are_no_numbers(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="Value needs a number, got"):
+        Value(wrong)
+
+
+def test_numpys_integers_are_indices() -> None:
+    v, w = Vector([1.0, 2.0, 3.0]), Matrix([[1.0, 2.0], [3.0, 4.0]])
+    one = np.int64(1)
+    assert v[one].data == 2.0
+    assert v[np.int8(-1)].data == 3.0
+    assert w[one].data == [3.0, 4.0]
+    for rows in (w, w[:]):
+        assert rows[[one, np.int64(0)]].data == rows[np.array([1, 0])].data == [[3.0, 4.0], [1.0, 2.0]]
+        for mask in ([True, False], np.array([True, False])):
+            with pytest.raises(TypeError, match="by their numbers, got True"):
+                rows[mask]
+    assert microgpt.cross_entropy(w[:], np.array([1, 0])).data == microgpt.cross_entropy(w[:], [1, 0]).data
+    assert microgpt.attention(v, [v], [v], np.int64(3)).data == microgpt.attention(v, [v], [v], 3).data
+
+
+@pytest.mark.parametrize("x", [Vector([1.0, 2.0]), Matrix([[1.0]]), Rows([[1.0]])])
+def test_no_array_is_made_silently(x: Any) -> None:
+    makers: list[Callable[[Any], Any]] = [
+        np.asarray,
+        np.array,
+        np.linalg.norm,
+        lambda x: np.array([x, x]),
+        lambda x: np.array(x, float),
+    ]
+    for make in makers:
+        with pytest.raises(TypeError, match=r"np\.array\(x\.data\)"):
+            make(x)
+    assert np.asarray(x.data).tolist() == x.data
+
+
+def test_long_ones_are_shown_in_part() -> None:
+    assert "..." not in repr(Vector(range(1000)))
+    assert repr(Vector(range(1001))) == (
+        "Vector(data=[0.0, 1.0, 2.0, ..., 998.0, 999.0, 1000.0], grad=[0.0, 0.0, 0.0, ..., 0.0, 0.0, 0.0])"
+    )
+    wide = [[float(i) for i in range(600)] for _ in range(2)]
+    shown = "[0.0, 1.0, 2.0, ..., 597.0, 598.0, 599.0]"
+    assert repr(Matrix(wide)) == f"Matrix(data=[{shown}, {shown}])"
+    assert repr(Rows(wide)) == f"Rows(data=[{shown}, {shown}])"
+    tall = Matrix([[float(i), 0.5] for i in range(600)])
+    ends = "[0.0, 0.5], [1.0, 0.5], [2.0, 0.5], ..., [597.0, 0.5], [598.0, 0.5], [599.0, 0.5]"
+    assert repr(tall) == f"Matrix(data=[{ends}])"
+    assert repr(tall[:]) == f"Rows(data=[{ends}])"
+    assert repr(tall[:500]) == f"Rows(data={tall.data[:500]})"
+
+
+def test_classes_show_their_signature() -> None:
+    shown = {Vector: "(items)", Matrix: "(rows)", Rows: "(vectors)", Value: "(data, children=(), local_grads=(), label='', *, _children=(), _op='')", Handle: "()"}
+    for kind, text in shown.items():
+        assert str(inspect.signature(kind)) == text
+        assert kind.__doc__ is not None
+        assert kind.__doc__[0].isupper()
 
 
 @pytest.mark.parametrize(
@@ -182,6 +287,15 @@ def test_numpy_leaves_operators_to_the_vector() -> None:
         (TypeError, lambda: Vector(3), "got int"),
         (ValueError, lambda: Vector([1.0, 2.0]) + Vector([1.0, 2.0, 3.0]), "2 and 3"),
         (ValueError, lambda: Vector([1.0, 2.0]) @ Vector([1.0, 2.0, 3.0]), "2 and 3"),
+        (ValueError, lambda: Vector([1.0, 2.0]) + np.ones(3), "2 and 3"),
+        (ValueError, lambda: Vector([1.0, 2.0]) * np.ones((2, 2)), "one dimension, got (2, 2): Rows or a Matrix"),
+        (ValueError, lambda: np.ones((3, 2)) @ Vector([1.0, 2.0]), "(3, 2) @ a Vector of 2: write Matrix(rows) @ vector"),
+        (ValueError, lambda: Vector(np.ones((2, 3))), "got (2, 3)"),
+        (ValueError, lambda: Matrix(np.ones((2, 3, 4))), "two dimensions, got (2, 3, 4)"),
+        (TypeError, lambda: Matrix(np.ones(2)), "rows of numbers, got float"),
+        (ValueError, lambda: Matrix([[1.0, 2.0]]) @ np.ones((1, 2)), "a Matrix of (1, 2) @ (1, 2): write matrix @ Rows(x)"),
+        (TypeError, lambda: Vector(np.array(1.0)), "got float"),
+        (TypeError, lambda: Vector([1.0]) + np.array(1j), ""),
         (TypeError, lambda: Vector([1.0]) + "a", ""),
         (TypeError, lambda: Vector([1.0]) + ["a"], "got str"),
         (TypeError, lambda: Vector([1.0]) @ 3.0, ""),
@@ -217,3 +331,37 @@ def test_wrong_input_gets_a_sentence_and_leaves_no_node(
     exception: type[Exception], function: Callable[[], Any], words: str, refusal: Refusal
 ) -> None:
     assert words in refusal(exception, function)
+
+
+ALLOCATING: dict[str, Callable[[Vector, Value], Any]] = {
+    "Vector": lambda v, x: Vector([x, 2.0, x, x, x]),
+    "Matrix": lambda v, x: Matrix([[1.0, 2.0]] * 5),
+    "Rows": lambda v, x: Rows([v, [1.0, x], v, v, v, v]),
+    "row list": lambda v, x: Rows([v, v])[[0, 1, 0, 1, 0]],
+    "data": lambda v, x: Rows([v] * 9).data,
+    "set data": lambda v, x: setattr(v, "data", [1.0, 2.0]),
+    "copy": lambda v, x: copy.deepcopy(Matrix([[1.0, 2.0]] * 5)),
+    "cross_entropy": lambda v, x: microgpt.cross_entropy(Rows([v, v]), [0, 1]),
+}
+
+
+@pytest.mark.parametrize("name", ALLOCATING)
+def test_allocation_failure_loses_no_reference(name: str) -> None:
+    """Each allocation of Python's objects fails in turn."""
+    testcapi = pytest.importorskip("_testcapi")
+    v, x = Vector([1.0, 2.0]), Value(3.0)
+    references = sys.getrefcount(v), sys.getrefcount(x)
+    failed = True
+    failures = 0
+    while failed:
+        testcapi.set_nomemory(failures, failures + 1)
+        try:
+            ALLOCATING[name](v, x)
+            failed = False
+        except MemoryError:
+            failures += 1
+        finally:
+            testcapi.remove_mem_hooks()
+        assert (sys.getrefcount(v), sys.getrefcount(x)) == references
+    assert failures > 0
+    assert (v.data, x.data) == ([1.0, 2.0], 3.0)

@@ -16,7 +16,7 @@ cdef extern from "Python.h":
     Py_ssize_t references "Py_REFCNT" (PyObject *o)
 
 
-def check_leaves(Vector parameters):
+def check_leaves(Vector parameters not None):
     """Raise ValueError unless every parameter is a leaf."""
     cdef Operands x = elements(parameters, 0)
     for i in range(parameters.n):
@@ -82,7 +82,7 @@ cdef Matrix matrix_around(list matrices, uint32_t id):
     return None
 
 
-def grad_norm(Vector parameters):
+def grad_norm(Vector parameters not None):
     """Return the root of the sum of the squared gradients, added left to right."""
     cdef Operands x = elements(parameters, 0)
     cdef double total = 0
@@ -94,7 +94,7 @@ def grad_norm(Vector parameters):
     return sqrt(total)
 
 
-def scale_grad(Vector parameters, double scale):
+def scale_grad(Vector parameters not None, double scale):
     """Multiply every gradient by `scale`."""
     cdef Operands x = elements(parameters, 0)
     cdef uint32_t i

@@ -5,20 +5,20 @@ Which nodes, and in which order their operands come, is the reference's.
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.math cimport pow
-from libc.stdint cimport uint32_t
+from libc.stdint cimport UINT32_MAX, uint32_t
 
-from microgpt._matrix cimport Rows, apply_to_any, as_rows, each_row, new_rows
+from microgpt._matrix cimport Matrix, Rows, apply_to_any, as_rows, each_row, new_rows, rows_of
 from microgpt._runs cimport (
     Operands, at, part, put_constant_run, put_dots, put_mixture, put_pair_run, put_sum, put_unary_run, run, same
 )
 from microgpt._tape cimport (
     ACOS, ADD_CONSTANT, ASIN, ATAN, ATAN2, ATAN2_CONSTANT, BLOCK_END, CONSTANT_ATAN2, COS, COSH, ERF, EXP, EXPM1, FLOOR, GELU,
     HYPOT, HYPOT_CONSTANT, LGAMMA, LOG, LOG1P, LOG2, LOG10, MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL,
-    MUL_CONSTANT, POW_CONSTANT, RELU, SIGMOID, SILU, SIN, SINH, SOFTPLUS, SQRT, TANH, WHERE, anchor, put_pair, reserve,
+    MUL_CONSTANT, POW_CONSTANT, RELU, SIGMOID, SILU, SIN, SINH, SOFTPLUS, SQRT, TANH, WHERE, Handle, anchor, put_pair, reserve,
     reserve_listed, tape
 )
 from microgpt._value cimport Value, as_number, binary, constant, new_value, number, unary
-from microgpt._vector cimport Vector, apply, as_vector, elements, new_vector, settle
+from microgpt._vector cimport Vector, apply, as_vector, as_whole, elements, new_vector, settle
 
 
 def exp(x):
@@ -331,7 +331,7 @@ cdef Vector rmsnorm_of(Vector v, uint32_t n):
     cdef Sets sets = sets_of(v, n)
     cdef Operands x
     cdef uint32_t scale, start, k
-    reserve(tape, <size_t>v.n + 4 * sets.groups)
+    reserve(tape, <size_t>v.n + 4 * <size_t>sets.groups)
     reserve_listed(tape, sets.groups * (2 * <size_t>sets.n + BLOCK_END))
     x = elements(v, 0)
     scale = put_dots(x, x, sets.n, sets.groups)
@@ -380,7 +380,7 @@ cdef Vector cross_entropies(Vector z, uint32_t n, list given):
     try:
         for i in range(count):
             targets[i] = checked_target(given[i], n)
-        reserve(tape, 2 * <size_t>z.n + 5 * count)
+        reserve(tape, 2 * <size_t>z.n + 5 * <size_t>count)
         settle(result, put_cross_entropies(elements(z, 0), sets_of(z, n), targets), count)
     finally:
         PyMem_Free(targets)
@@ -388,9 +388,9 @@ cdef Vector cross_entropies(Vector z, uint32_t n, list given):
 
 
 cdef uint32_t checked_target(object given, uint32_t n) except? 0:
-    cdef Py_ssize_t target = given
-    if not 0 <= target < n:
-        raise IndexError(f"cross_entropy needs 0 <= target < {n}, got {target}")
+    cdef Py_ssize_t target = as_whole(given)
+    if not 0 <= target < <Py_ssize_t>n:
+        raise IndexError(f"cross_entropy needs 0 <= target < {n}, got {given}")
     return <uint32_t>target
 
 
@@ -417,7 +417,7 @@ cdef struct Attention:
     Operands *values
 
 
-def attention(query, keys, values, Py_ssize_t n_head):
+def attention(query, keys, values, n_head):
     """Return the values, weighted head by head by softmax(query . key / sqrt(head_dim)).
 
     Shape: query [n], keys and values [time][n], n_head a divisor of n -> [n], heads one after the other. Rows of queries
@@ -432,26 +432,29 @@ def attention(query, keys, values, Py_ssize_t n_head):
     cdef list k = vectors_of(keys, n)
     cdef list v = vectors_of(values, n)
     cdef size_t time = length_of(k, n)
+    cdef Py_ssize_t heads = as_whole(n_head)
     cdef Attention a
     a.count = q.n // n
-    if not 0 < n_head <= n or n % n_head:
+    if not 0 < heads <= <Py_ssize_t>n or n % heads:
         raise ValueError(f"attention needs n_head to divide {n}, got {n_head}")
     if time == 0 or time != length_of(v, n):
         raise ValueError(f"attention needs as many keys as values and at least one, got {time} and {length_of(v, n)}")
     if time < a.count:
         raise ValueError(f"attention needs a key for each of {a.count} queries, got {time}")
+    if time > UINT32_MAX // q.n:
+        raise MemoryError(f"{a.count} queries of {n} at {time} positions are too many for a tape")
     a.time = <uint32_t>time
     a.n = n
-    a.n_head = <uint32_t>n_head
+    a.n_head = <uint32_t>heads
     a.scores = Sets(a.time - a.count + 1, 1, a.n_head, a.count)
     a.keys = <Operands *>PyMem_Malloc((2 * time) * sizeof(Operands))    # freed below
     if a.keys == NULL:
         raise MemoryError(f"no room for attention over {time} positions")
     a.values = a.keys + time
     try:
-        reserve(tape, 6 * count_numbers(a.scores) + n_head * a.count + q.n)
+        reserve(tape, 6 * count_numbers(a.scores) + <size_t>a.n_head * a.count + q.n)
         reserve_listed(tape, q.n * (2 * time + BLOCK_END) + (
-            count_numbers(a.scores) * (2 * <size_t>(n // n_head) + BLOCK_END) if q.listed != NULL or any_listed(k) else 0))
+            count_numbers(a.scores) * (2 * <size_t>(n // a.n_head) + BLOCK_END) if q.listed != NULL or any_listed(k) else 0))
         list_positions(a.keys, k, n)
         list_positions(a.values, v, n)
         settle(result, put_attention(elements(q, 0), &a), q.n)
@@ -464,9 +467,14 @@ cdef list vectors_of(object given, uint32_t n):
     """Return the elements of keys or values, in Vectors of one or more positions: the caller's own list may change while one is
     made.
     """
-    cdef list vectors = list(given)
+    cdef list vectors
     cdef uint32_t length
     cdef Py_ssize_t i
+    if isinstance(given, Matrix):
+        given = rows_of(given)
+    elif isinstance(given, Handle) or not hasattr(given, "__iter__"):
+        raise TypeError(f"attention needs lists of keys and values, got {type(given).__name__}")
+    vectors = [given] if isinstance(given, Rows) else list(given)
     for i in range(len(vectors)):
         if isinstance(vectors[i], Rows):
             length = as_rows(<Rows>vectors[i]).n

@@ -1,9 +1,9 @@
 """Backward, along the topological order.
 
-While a pass goes on, other code may run: signal handlers, own `_backward` functions, and with them other threads. It may make nodes,
-drop them, and go through other graphs. So a pass keeps the order it was given, ids stay as they are until it ends (`fixed`), and
-whoever let other code run looks afterwards whether leaves were changed. Only searches are one at a time: they share marks. A thread
-waits for that of another.
+While a pass goes on, other code may run: signal handlers, own `_backward` functions, and with them other threads. It may make
+nodes, drop them, and go through other graphs. So a pass keeps the order it was given, ids stay as they are until it ends
+(`fixed`), and where other code ran the pass looks whether leaves were changed. Only searches are one at a time: they share marks.
+A thread waits for that of another.
 """
 
 from cpython.exc cimport PyErr_CheckSignals

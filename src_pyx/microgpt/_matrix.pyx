@@ -6,14 +6,15 @@ from cpython.slice cimport PySlice_GetIndicesEx
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t
 
 from microgpt cimport _tape
-from microgpt._runs cimport put_products, run
+from microgpt._runs cimport Operands, at, part, put_products, run
 from microgpt._tape cimport (
-    ABS, BLOCK_END, MATRIX, Behaviour, Tape, Visit, anchor, put_leaf, reserve, reserve_listed, tape
+    ABS, BLOCK_END, MATRIX, Behaviour, Handle, Tape, Visit, anchor, put_leaf, reserve, reserve_listed, tape
 )
-from microgpt._value cimport as_number
+from microgpt._value cimport Value, number
 from microgpt._vector cimport (
-    MINUS, OVER, PLUS, POWER, TIMES, Arithmetic, Vector, apply, arithmetic, as_vector, elements, new_vector, numbers, part_of,
-    room_for_ids, settle, settle_listed, write_leaves
+    EDGE, MINUS, OVER, PLUS, POWER, TIMES, WHOLE, Arithmetic, Vector, apply, arithmetic, as_list, as_vector, elements, fill,
+    floats, is_nested, new_vector, no_array, numbers, numbers_of, place, room_for_ids, settle, settle_listed, shape_of_list,
+    shown, write_grads, write_leaves
 )
 
 
@@ -35,6 +36,20 @@ cdef inline uint32_t count_of(Rows rows) noexcept:
     return rows.vector.n // rows.n
 
 
+cdef tuple shape_of(Rows rows):
+    return count_of(rows), rows.n
+
+
+cdef Vector all_of(Matrix matrix):
+    """Return a Vector of all leaves, row after row."""
+    cdef Vector vector
+    if matrix.rows == 0:
+        raise RuntimeError("this Matrix was never made: Matrix.__init__ was not called")
+    vector = new_vector()
+    settle(vector, matrix.start, matrix.rows * matrix.columns)
+    return vector
+
+
 cdef object each_row(Vector (*function)(Vector, uint32_t), object x):
     """Return `function` of a Vector or list and its length, or of what Rows consist of and the length of one."""
     cdef Vector v
@@ -52,15 +67,28 @@ cdef object apply_to_any(uint8_t op, object x):
 
 
 cdef object arithmetic_of_rows(Arithmetic how, Rows rows, object other, bint reflected):
+    cdef Rows given
+    cdef double k
     as_rows(rows)
     if isinstance(other, Rows):
         as_rows(<Rows>other)
         if (<Rows>other).n != rows.n or count_of(<Rows>other) != count_of(rows):
-            raise ValueError(f"elementwise operations need Rows of one shape, got {rows.shape} and {other.shape}")
+            raise ValueError(f"elementwise operations need Rows of one shape, got {shape_of(rows)} and {shape_of(<Rows>other)}")
         other = (<Rows>other).vector
-    elif isinstance(other, (Vector, list, tuple)):
+    elif isinstance(other, Vector):
         raise TypeError(f"elementwise operations of Rows need Rows of their shape, a Value or a number, got "
                         f"{type(other).__name__}: write Rows([row + v for row in rows])")
+    elif not isinstance(other, Value) and not number(other, &k):
+        other = as_list(other)
+        if not isinstance(other, (list, tuple)):
+            return NotImplemented
+        if not other or not isinstance(other[0], (Vector, list, tuple)) and not hasattr(other[0], "tolist"):
+            raise ValueError(f"elementwise operations need Rows of one shape, got {shape_of(rows)} and {shape_of_list(other)}: "
+                             f"write Rows([row + v for row in rows])")
+        given = rows_of(other)
+        if given.n != rows.n or count_of(given) != count_of(rows):
+            raise ValueError(f"elementwise operations need Rows of one shape, got {shape_of(rows)} and {shape_of(given)}")
+        other = given.vector
     result = arithmetic(how, rows.vector, other, reflected)
     return result if result is NotImplemented else new_rows(result, rows.n)
 
@@ -70,74 +98,57 @@ cdef object arithmetic_of_rows(Arithmetic how, Rows rows, object other, bint ref
 @cython.no_gc
 @cython.freelist(32)
 cdef class Rows:
-    """Vectors of one length, such as one for each position of a text: what is written for one Vector is done for each.
+    """Rows(vectors)\n--\n\nVectors of one length, such as one for each position: what is written for one Vector is done for each.
 
     `Rows(vectors)` holds their elements; `matrix[[2, 0, 1]]`, `matrix[2:4]` and `matrix @ rows` make them, too.
-    Shape: [rows][n], both >= 1. Operators work elementwise with Rows of the same shape, a Value or a number.
+    Shape: [rows][n], both >= 1. Operators work elementwise with Rows, lists or arrays of the same shape, a Value or a number.
     Errors: TypeError for an item that is no Vector or list of Values or numbers; ValueError without items, or if lengths differ.
     """
 
     def __init__(self, vectors):
-        cdef list items = []
-        cdef Vector vector
-        cdef uint32_t n = 0
-        if isinstance(vectors, (Vector, str, bytes)) or not hasattr(vectors, "__iter__"):
-            raise TypeError(f"Rows need a list of Vectors, got {type(vectors).__name__}")
-        if self.n != 0:
+        cdef Rows made = rows_of(vectors)
+        if self.n != 0:             # asked here, as in Vector.__init__
             raise TypeError("Rows are made once: __init__ was called again")
-        for item in vectors:
-            vector = as_vector(item)
-            if n not in (0, vector.n):
-                raise ValueError(f"Rows need vectors of one length, got {n} and {vector.n}")
-            n = vector.n
-            items.extend(vector)
-        if n == 0:
-            raise ValueError("Rows need at least one vector")
-        self.vector = Vector(items)
-        self.n = n
+        self.vector = made.vector
+        self.n = made.n
 
     @property
     def shape(self):
         """(rows, n)"""
-        return len(self), self.n
+        return shape_of(as_rows(self))
 
     def __len__(self):
         return count_of(as_rows(self))
 
     def __iter__(self):
-        for i in range(len(self)):
-            yield self[i]
+        cdef uint32_t i
+        for i in range(count_of(as_rows(self))):
+            yield row_at(elements(self.vector, i * self.n), self.n)
 
     def __getitem__(self, index):
         """Return row `index`, a Vector of the same nodes, or Rows of the same nodes for a list of numbers or a slice."""
-        cdef uint32_t i
-        chosen = row_numbers(index, len(self), "Rows")
-        if chosen is not None:
-            return new_rows(part_of(self.vector, [i * self.n + k for i in chosen for k in range(self.n)]), self.n)
-        i = row_number(index, len(self), "Rows")
-        return part_of(self.vector, range(i * self.n, (i + 1) * self.n))
+        return taken(index, self, count_of(as_rows(self)), self.n, "Rows")
 
     @property
     def data(self):
         """The values, a list of rows of floats."""
-        return [row.data for row in self]
+        return row_numbers_of(as_rows(self).vector, self.n, False)
 
     @property
     def grad(self):
         """The gradients, a list of rows of floats. Settable."""
-        return [row.grad for row in self]
+        return row_numbers_of(as_rows(self).vector, self.n, True)
 
     @grad.setter
     def grad(self, grad):
-        cdef list rows = rows_of_numbers(grad, len(self), self.n, "Rows")
-        for row, values in zip(self, rows):
-            row.grad = values
+        cdef list values = flat_numbers(grad, count_of(as_rows(self)), self.n, "Rows")
+        write_grads(elements(self.vector, 0), values)
 
     def __reduce__(self):
         raise TypeError("Rows are a view and cannot be copied or pickled: take rows.data, or copy their Values or Matrix")
 
     def __repr__(self):
-        return f"Rows(data={self.data})"
+        return f"Rows(data={shown_rows(as_rows(self).vector, self.n)})"
 
     def __add__(self, other):
         return arithmetic_of_rows(PLUS, self, other, False)
@@ -177,6 +188,9 @@ cdef class Rows:
 
     __array_ufunc__ = None          # numpy leaves operators to this class, it does not take it for a sequence
 
+    def __array__(self, dtype=None, copy=None):
+        """Raise TypeError, as of a Vector."""
+        raise no_array("Rows")
 
 cdef int visit_vector(PyObject *rows, visitproc visit, void *arg) except -1:
     return visit(<PyObject *>(<Rows>rows).vector, arg)
@@ -185,34 +199,147 @@ cdef int visit_vector(PyObject *rows, visitproc visit, void *arg) except -1:
 (<PyTypeObject *>Rows).tp_traverse = <traverseproc>visit_vector
 
 
-cdef uint32_t row_number(object index, Py_ssize_t count, str what) except? 0:
-    """Return the number of a row, which may be counted from the end."""
-    cdef Py_ssize_t i = index
-    if i < 0:
-        i += count
-    if not 0 <= i < count:
-        raise IndexError(f"row {index} is out of range for {what} of {count} rows")
-    return <uint32_t>i
+cdef Rows rows_of(object vectors):
+    """Return Rows of what `Rows(vectors)` takes."""
+    cdef list items = []
+    cdef Vector v, joined
+    cdef size_t total
+    cdef uint32_t n, i
+    cdef uint32_t *ids
+    if isinstance(vectors, Rows):
+        return as_rows(<Rows>vectors)
+    if isinstance(vectors, Matrix):
+        return new_rows(all_of(<Matrix>vectors), (<Matrix>vectors).columns)
+    vectors = as_list(vectors)
+    if isinstance(vectors, (Vector, str, bytes)) or not hasattr(vectors, "__iter__"):
+        raise TypeError(f"Rows need a list of Vectors, got {type(vectors).__name__}")
+    for item in vectors:
+        items.append(as_vector(item))
+    if not items:
+        raise ValueError("Rows need at least one vector")
+    n = (<Vector>items[0]).n
+    for v in items:
+        if v.n != n:
+            raise ValueError(f"Rows need vectors of one length, got {n} and {v.n}")
+    joined = new_vector()
+    total = checked_total(len(items), n)
+    ids = room_for_ids(joined, total)
+    for v in items:
+        for i in range(n):
+            ids[i] = at(elements(v, 0), i)
+        ids += n
+    settle_listed(joined, <uint32_t>total)
+    return new_rows(joined, n)
 
 
-cdef list row_numbers(object index, Py_ssize_t count, str what):
-    """Return the numbers of the rows that a list, tuple, range or slice asks for, None for another index."""
+cdef size_t checked_total(size_t count, uint32_t n) except 0:
+    """Return the number of elements of some rows."""
+    if count > (UINT32_MAX - 1) // n:
+        raise ValueError(f"{count} rows of {n} are too many for Rows")
+    return count * n
+
+
+cdef Vector row_at(Operands x, uint32_t n):
+    """Return the first `n` of `x` as a Vector."""
+    cdef Vector row = new_vector()
+    fill(row, x, n)
+    return row
+
+
+cdef inline Operands elements_of(object owner) noexcept:
+    """The elements of Rows or a Matrix, row after row. Void after the next reserve."""
+    return run((<Matrix>owner).start) if isinstance(owner, Matrix) else elements((<Rows>owner).vector, 0)
+
+
+cdef object taken(object index, object owner, uint32_t count, uint32_t n, str what):
+    """Return row `index` of the `count` rows of length `n` of Rows or a Matrix, or Rows of several of them."""
+    cdef Py_ssize_t first, _stop, step, some
+    cdef list chosen
+    cdef uint32_t i
     if isinstance(index, slice):
-        index = range(count)[index]
-    elif not isinstance(index, (list, tuple, range)):
-        return None
-    chosen = [row_number(i, count, what) for i in list(index)]
+        PySlice_GetIndicesEx(index, count, &first, &_stop, &step, &some)
+        if step == 1 and some > 0:
+            return new_rows(row_at(part(elements_of(owner), <uint32_t>first * n), <uint32_t>some * n), n)
+        return gathered(owner, n, list(range(first, first + some * step, step)), count, what)
+    if not isinstance(index, int):
+        index = as_list(index)
+    if isinstance(index, (list, tuple, range)):
+        chosen = []
+        for item in list(index):
+            if isinstance(item, bool):
+                raise TypeError(f"rows are chosen by their numbers, got {item}")
+            chosen.append(row_number(item, count, what))
+        return gathered(owner, n, chosen, count, what)
+    i = row_number(index, count, what)
+    return row_at(part(elements_of(owner), i * n), n)
+
+
+cdef uint32_t row_number(object index, uint32_t count, str what) except? 0:
+    """Return the number of a row, which may be counted from the end."""
+    cdef uint32_t i = place(index, count)
+    if i == count:
+        raise IndexError(f"row {index} is out of range for {what} of {count} rows")
+    return i
+
+
+cdef Rows gathered(object owner, uint32_t n, list chosen, uint32_t count, str what):
+    """Return Rows of the rows of the numbers `chosen`, all in range."""
+    cdef Vector vector
+    cdef Operands x
+    cdef size_t total
+    cdef uint32_t first, i
+    cdef uint32_t *ids
     if not chosen:
         raise ValueError(f"Rows are one row at least, of {what} of {count} none was asked for")
-    return chosen
+    total = checked_total(len(chosen), n)
+    vector = new_vector()
+    ids = room_for_ids(vector, total)
+    x = elements_of(owner)
+    for number in chosen:
+        first = <uint32_t>number * n
+        for i in range(n):
+            ids[i] = at(x, first + i)
+        ids += n
+    settle_listed(vector, <uint32_t>total)
+    return new_rows(vector, n)
 
 
-cdef list rows_of_numbers(object given, Py_ssize_t count, uint32_t n, str what):
-    """Return `given` as one list of floats per row."""
-    cdef list rows = [numbers(row, n) for row in given]
-    if len(rows) != count:
-        raise ValueError(f"{what} of {count} rows need {count} rows, got {len(rows)}")
+cdef list row_numbers_of(Vector vector, uint32_t n, bint grads):
+    """Return the data, or the grads, as a list for each row of `n`."""
+    cdef list rows = []
+    cdef uint32_t i
+    for i in range(vector.n // n):
+        rows.append(numbers_of(vector, i * n, n, grads))
     return rows
+
+
+cdef str shown_rows(Vector vector, uint32_t n):
+    """Return the text of the data; where they are many, of the first and last rows."""
+    cdef uint32_t count = vector.n // n
+    cdef bint whole = vector.n <= WHOLE
+    cdef list rows = []
+    cdef uint32_t i = 0
+    while i < count:
+        if i == EDGE and count > 2 * EDGE and not whole:
+            rows.append("...")
+            i = count - EDGE
+        rows.append(shown(vector, i * n, n, False, whole))
+        i += 1
+    return f"[{', '.join(rows)}]"
+
+
+cdef list flat_numbers(object given, uint32_t count, uint32_t n, str what):
+    """Return the floats of `count` rows of `n`, row after row."""
+    cdef list values = []
+    cdef size_t rows = 0
+    if isinstance(given, (Handle, Rows)):
+        raise TypeError(f"{what} need rows of numbers, got {type(given).__name__}: take its data")
+    for row in given:
+        values += numbers(row, n)
+        rows += 1
+    if rows != count:
+        raise ValueError(f"{what} of {count} rows need {count} rows, got {rows}")
+    return values
 
 
 cdef void each_of_matrix(PyObject *matrix, Tape *t, Visit visit) noexcept:
@@ -229,7 +356,7 @@ _tape.behaviour_of_matrices = Behaviour(each_of_matrix, move_matrix)
 
 
 cdef class Matrix(Handle):
-    """Rows of leaves, one after the other.
+    """Matrix(rows)\n--\n\nRows of leaves, one after the other.
 
     `Matrix(rows)` takes rows of numbers. Shape: [rows][columns], both >= 1. `matrix @ x` is the Vector of the dots of each row
     with x, or Rows of them where x are Rows; `matrix[i]` is row i, `matrix[[i, j]]` and `matrix[i:j]` are Rows.
@@ -240,9 +367,16 @@ cdef class Matrix(Handle):
         self.kind = MATRIX
 
     def __init__(self, rows):
-        cdef list given = [[as_number(item, "Matrix") for item in row] for row in rows]
+        cdef list given = []
         cdef size_t columns
-        if self.rows != 0:
+        if isinstance(rows, (Handle, Rows)):
+            raise TypeError(f"a Matrix needs rows of numbers, got {type(rows).__name__}: take its data")
+        rows = as_list(rows)
+        if isinstance(rows, (list, tuple)) and len(shape_of_list(rows)) > 2:
+            raise ValueError(f"a Matrix has two dimensions, got {shape_of_list(rows)}")
+        for row in rows:
+            given.append(floats(row, "Matrix"))
+        if self.rows != 0:          # asked here, as in Vector.__init__
             raise TypeError("a Matrix is made once: __init__ was called again")
         if not given or not given[0]:
             raise ValueError("Matrix needs at least one row and one column")
@@ -268,77 +402,43 @@ cdef class Matrix(Handle):
         return self.rows
 
     def __iter__(self):
+        cdef uint32_t i
         for i in range(self.rows):
-            yield self[i]
+            yield row_at(run(self.start + i * self.columns), self.columns)
 
     def __getitem__(self, index):
         """Return row `index`, a Vector of the same leaves, or Rows of the same leaves for a list of numbers or a slice."""
-        cdef Vector vector
-        cdef Py_ssize_t first, _stop, step, count
-        if isinstance(index, slice):
-            PySlice_GetIndicesEx(index, self.rows, &first, &_stop, &step, &count)
-            if step == 1 and count > 0:
-                vector = new_vector()
-                settle(vector, self.start + <uint32_t>first * self.columns, <uint32_t>count * self.columns)
-                return new_rows(vector, self.columns)
-        chosen = row_numbers(index, self.rows, "a Matrix")
-        if chosen is not None:
-            return self.gather(chosen)
-        first = row_number(index, self.rows, "a Matrix")
-        vector = new_vector()
-        settle(vector, self.start + <uint32_t>first * self.columns, self.columns)
-        return vector
-
-    cdef Rows gather(self, list chosen):
-        """Return Rows of these rows, of which there are some and all in range."""
-        cdef Vector vector
-        cdef size_t count = len(chosen)
-        cdef uint32_t n = self.columns
-        cdef uint32_t first, i
-        cdef uint32_t k = 0
-        cdef uint32_t *ids
-        if count > UINT32_MAX // n:
-            raise ValueError(f"{count} rows of {n} are too many for Rows")
-        vector = new_vector()
-        ids = room_for_ids(vector, count * n)
-        for number in chosen:
-            first = self.start + <uint32_t>number * n
-            for i in range(first, first + n):
-                ids[k] = i
-                k += 1
-        settle_listed(vector, k)
-        return new_rows(vector, n)
+        return taken(index, self, self.rows, self.columns, "a Matrix")
 
     @property
     def data(self):
         """The values, a list of rows of floats. Settable."""
-        return [row.data for row in self]
+        return row_numbers_of(all_of(self), self.columns, False)
 
     @data.setter
     def data(self, data):
-        cdef list rows = rows_of_numbers(data, self.rows, self.columns, "a Matrix")
-        write_leaves(run(self.start), [item for row in rows for item in row])
+        cdef list values = flat_numbers(data, self.rows, self.columns, "a Matrix")
+        write_leaves(run(self.start), values)
 
     @property
     def grad(self):
         """The gradients, a list of rows of floats. Settable."""
-        return [row.grad for row in self]
+        return row_numbers_of(all_of(self), self.columns, True)
 
     @grad.setter
     def grad(self, grad):
-        cdef list rows = rows_of_numbers(grad, self.rows, self.columns, "a Matrix")
-        for row, values in zip(self, rows):
-            row.grad = values
+        set_grads(self, grad)
 
     def __reduce__(self):
         """Copy and pickle the leaves with their gradients."""
-        return Matrix, (self.data,), self.grad
+        cdef Vector leaves = all_of(self)
+        return Matrix, (row_numbers_of(leaves, self.columns, False),), row_numbers_of(leaves, self.columns, True)
 
     def __setstate__(self, grad):
-        self.grad = grad
+        set_grads(self, grad)
 
     def __repr__(self):
-        return f"Matrix(data={self.data})"
+        return f"Matrix(data={shown_rows(all_of(self), self.columns)})"
 
     def __matmul__(self, x):
         """Return the Vector of `row . x` for every row, one dot node each, the row's element first in every product.
@@ -348,8 +448,12 @@ cdef class Matrix(Handle):
         cdef Vector v
         if isinstance(x, Rows):
             return new_rows(self.products(as_rows(<Rows>x).vector, (<Rows>x).n), self.rows)
+        x = as_list(x)
         if not isinstance(x, (Vector, list, tuple)):
             return NotImplemented
+        if is_nested(x):
+            raise ValueError(f"a Matrix of {(self.rows, self.columns)} @ {shape_of_list(x)}: write matrix @ Rows(x) for the "
+                             f"product with each row")
         v = as_vector(x)
         return self.products(v, v.n)
 
@@ -366,3 +470,13 @@ cdef class Matrix(Handle):
         return result
 
     __array_ufunc__ = None
+
+    def __array__(self, dtype=None, copy=None):
+        """Raise TypeError, as of a Vector."""
+        raise no_array("Matrix")
+
+
+cdef int set_grads(Matrix matrix, object grad) except -1:
+    cdef list values = flat_numbers(grad, matrix.rows, matrix.columns, "a Matrix")
+    write_grads(run(matrix.start), values)
+    return 0

@@ -10,6 +10,18 @@ cdef extern from *:
     #define MICROGPT_SPARES 256     /* 1 for a sanitizer, which must see objects being freed */
     #endif
 
+    /* Under AddressSanitizer an array ends where the room that was reserved does, though there is more behind it. */
+    #ifdef __SANITIZE_ADDRESS__
+    #include <sanitizer/asan_interface.h>
+    #define MICROGPT_FENCED 1
+    #define move_fence(array, from, to) \
+        ((from) < (to) ? __asan_unpoison_memory_region((array) + (from), ((to) - (from)) * sizeof *(array)) \
+                       : __asan_poison_memory_region((array) + (to), ((from) - (to)) * sizeof *(array)))
+    #else
+    #define MICROGPT_FENCED 0
+    #define move_fence(array, from, to) ((void)0)
+    #endif
+
     /* Give an object that has no reference left the one that is returned, as PyObject_Init does, which other builds of
      * Python need. */
     static inline PyObject *revive(PyObject *dead)
@@ -24,6 +36,8 @@ cdef extern from *:
     """
     enum:
         SPARES "MICROGPT_SPARES"
+        FENCED "MICROGPT_FENCED"
+    void move_fence(void *array, size_t start, size_t end) noexcept nogil
     object revive(PyObject *dead)
     PyObject *revive_kept "revive" (PyObject *dead)     # the reference is the tape's
 
@@ -154,6 +168,7 @@ cdef struct Tape:
     size_t past_top
     size_t past_capacity
 
+    uint32_t fence                  # where AddressSanitizer has the arrays end
     uint32_t fixed                  # passes that have ids in use: while there are any, no collection
     uint32_t peak                   # highest top of the last `rewinds` rewinds, to see whether the arrays are too large
     uint32_t rewinds
@@ -265,10 +280,21 @@ cdef bint try_reallocate(void **array, size_t n, size_t size) noexcept
 cdef int reallocate(void **array, size_t n, size_t size) except -1
 
 
+cdef inline void fence(Tape *t, size_t end) noexcept nogil:
+    """Let AddressSanitizer report what is read or written from node `end` on."""
+    move_fence(t.data, t.fence, end)
+    move_fence(t.grad, t.fence, end)
+    move_fence(t.seen, t.fence, end)
+    move_fence(t.node, t.fence, end)
+    t.fence = <uint32_t>end
+
+
 cdef inline int reserve(Tape *t, size_t n) except -1:
     """Make room for `n` nodes. It may collect: ids read before are void, an op reserves first, then reads its operands."""
     if n > t.cleared - t.top:
-        return grow(t, n)
+        grow(t, n)
+    if FENCED:
+        fence(t, t.top + n)
     return 0
 
 

@@ -91,7 +91,7 @@ cdef size_t move_operands(Tape *t, uint32_t i, const uint32_t *moved, size_t poo
 
 
 cdef class Handle:
-    """What Python holds: keeps its nodes, and all that they were computed from, on the tape."""
+    """Handle()\n--\n\nWhat Python holds: keeps its nodes, and all that they were computed from, on the tape."""
 
     def __dealloc__(self):
         cdef bint dropped = detach(self)
@@ -200,7 +200,9 @@ cdef void clear_handles(Tape *t, size_t n) noexcept:
 
 cdef bint resize(Tape *t, size_t capacity) noexcept:
     """Give every array room for `capacity` nodes, not below `top`. Without memory return False, with every node still there."""
-    t.capacity = min(t.capacity, <uint32_t>capacity)
+    if FENCED:
+        fence(t, t.capacity)
+    t.fence = t.capacity = min(t.capacity, <uint32_t>capacity)
     t.cleared = min(t.cleared, t.capacity)
     if not (try_reallocate(<void **>&t.data, capacity, sizeof(double))
             and try_reallocate(<void **>&t.grad, capacity, sizeof(double))
@@ -208,7 +210,7 @@ cdef bint resize(Tape *t, size_t capacity) noexcept:
             and try_reallocate(<void **>&t.node, capacity, sizeof(Node))
             and try_reallocate(<void **>&t.handle, capacity, sizeof(void *))):
         return False
-    t.capacity = <uint32_t>capacity
+    t.fence = t.capacity = <uint32_t>capacity
     return True
 
 

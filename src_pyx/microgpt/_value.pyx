@@ -20,7 +20,7 @@ from numbers import Real
 __import__("microgpt._cycles")      # looks after the attributes of this class
 
 cdef extern from "Python.h":
-    Py_ssize_t references "Py_REFCNT" (PyObject *o)
+    Py_ssize_t references "Py_REFCNT" (PyObject *o)     # the field itself is another one in free-threaded builds
 
 # What micrograd writes in `_op`; the other ops show their own name there.
 cdef dict MICROGRAD_NAMES = {"leaf": "", "add": "+", "mul": "*", "relu": "ReLU"}
@@ -33,10 +33,18 @@ cdef str NO_NAME = ""
 
 cdef bint number_the_long_way(object x, double *out) except -1:
     """As `number`, for what is neither a plain float nor a Value."""
+    if isinstance(x, Handle):
+        return False
     if isinstance(x, (int, float, Real)):   # the first two are one look each; Real, numpy's numbers and others, is a long one
         out[0] = float(x)
         return True
-    return False
+    if getattr(x, "shape", None) != () or not hasattr(x, "tolist"):
+        return False
+    x = x.tolist()                          # numpy's bools are no Real, nor are arrays of no dimension
+    if not isinstance(x, (int, float, Real)):
+        return False
+    out[0] = float(x)
+    return True
 
 
 cdef double as_number(object x, str what) except? -1.0:
@@ -44,6 +52,15 @@ cdef double as_number(object x, str what) except? -1.0:
     if not number(x, &k):
         raise TypeError(f"{what} needs a number, got {type(x).__name__}")
     return k
+
+
+# Lists are filled by `append`: where a list cannot grow, Cython's own comprehension gives up one reference to the item too many.
+cdef list as_numbers(object given, str what):
+    """Return what `given` yields as a list of floats."""
+    cdef list values = []
+    for x in given:
+        values.append(as_number(x, what))
+    return values
 
 
 cdef uint32_t node(Value value) except 0:
@@ -254,7 +271,9 @@ cdef object only_one(object ours, object theirs, object nothing, str name):
 
 
 cdef class Value(Handle):
-    """A scalar that remembers how it was computed, and anything that is written on it: `value.label = 'loss'`.
+    """Value(data, children=(), local_grads=(), label='', *, _children=(), _op='')\n--\n\nA scalar that remembers how it was made.
+
+    It keeps what is written on it, too: `value.label = 'loss'`.
 
     `Value(data)` makes a leaf. `Value(data, children, local_grads)` makes a node of your own: `data` computed from the Values
     `children`, `local_grads` the derivative of `data` by each of them. `Value(data, children, op, label)` is micrograd's way:
@@ -278,7 +297,7 @@ cdef class Value(Handle):
                 raise TypeError(f"the name of an op must be a string, got {type(_op).__name__}")
             operands = list(children if _children is NOTHING else only_one(children, _children, NOTHING, "children"))
             if local_grads is not NOTHING or not operands:
-                given = [as_number(local_grad, "local_grads") for local_grad in local_grads]
+                given = as_numbers(local_grads, "local_grads")
         if self.id != 0:
             raise TypeError("a Value is made once: __init__ was called again")
         if operands or given:
@@ -543,7 +562,7 @@ cdef class Value(Handle):
             return constant(MUL_CONSTANT, constant(POW_CONSTANT, self, -1.0), k)
         return NotImplemented
 
-    def __pow__(self, other, modulo):
+    def __pow__(self, other, modulo=None):
         """Return data ** other.
 
         A number as exponent: a negative base needs a whole exponent, a base of 0 an exponent of at least 1. A Value as exponent:
@@ -559,7 +578,7 @@ cdef class Value(Handle):
             return binary(POW, self, <Value>other)
         return NotImplemented
 
-    def __rpow__(self, other, modulo):
+    def __rpow__(self, other, modulo=None):
         """Return other ** data, other >= 0."""
         cdef double k
         if modulo is None and number(other, &k):

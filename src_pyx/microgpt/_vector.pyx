@@ -2,6 +2,7 @@
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject, destructor
+from cpython.slice cimport PySlice_GetIndicesEx
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t
 
 from microgpt cimport _tape
@@ -12,7 +13,10 @@ from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, LEAF, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SPARES, VECTOR, Behaviour,
     Spares, Tape, Visit, anchor, keep_spare, put_leaf, release, reserve, reserve_listed, take_spare, tape, write_leaf
 )
-from microgpt._value cimport Value, as_number, inverse, new_value, node, number, unary, value_of
+from microgpt._value cimport Value, as_number, as_numbers, constant, inverse, new_value, node, number, unary, value_of
+
+cdef extern from "Python.h":
+    Py_ssize_t PyNumber_AsSsize_t(object index, PyObject *overflow) except? -1   # with NULL: cut to what a Py_ssize_t holds
 
 cdef Spares spares
 cdef destructor general_dealloc = (<PyTypeObject *>Vector).tp_dealloc
@@ -58,6 +62,8 @@ cdef void move_vector(PyObject *vector, const uint32_t *moved) noexcept:
 
 _tape.behaviour_of_vectors = Behaviour(each_of_vector, move_vector)
 
+# Inside the classes sizes, elements and ids are read from the C members alone: a subclass may override `__len__`, `__iter__`,
+# `data` and the rest, and what they return says nothing of the nodes.
 
 cdef void settle(Vector v, uint32_t start, uint32_t n) noexcept:
     """Let the new `v` stand for the run of `n` nodes from `start`."""
@@ -93,6 +99,52 @@ cdef void settle_listed(Vector v, uint32_t n) noexcept:
     anchor(v, highest)
 
 
+cdef int fill(Vector v, Operands x, uint32_t n) except -1:
+    """Let the new `v` stand for the first `n` of `x`."""
+    cdef uint32_t *ids
+    cdef uint32_t i
+    if x.listed == NULL and x.step == 1:
+        settle(v, x.start, n)
+        return 0
+    ids = room_for_ids(v, n)
+    for i in range(n):
+        ids[i] = at(x, i)
+    settle_listed(v, n)
+    return 0
+
+
+cdef Py_ssize_t as_whole(object x) except? -1:
+    """Return a whole number, cut to what a Py_ssize_t holds: it is out of every range then, too."""
+    return PyNumber_AsSsize_t(x, NULL)
+
+
+cdef uint32_t place(object index, uint32_t count) except? 0:
+    """Return the place that `index` means, which may be counted from the end; `count` if there is none."""
+    cdef Py_ssize_t i = as_whole(index)
+    if i < 0:
+        i += count
+    return <uint32_t>i if 0 <= i < <Py_ssize_t>count else count
+
+
+cdef object as_list(object x):
+    """Return the numbers of another library's array as it lists them itself, row by row; anything else as it is."""
+    if isinstance(x, (Handle, list, tuple)) or not hasattr(x, "tolist"):
+        return x
+    return x.tolist()
+
+
+cdef bint is_nested(object x) except -1:
+    """Whether `x` is a list of lists."""
+    return isinstance(x, (list, tuple)) and len(x) > 0 and isinstance(x[0], (list, tuple))
+
+
+cdef tuple shape_of_list(object x):
+    """Return the lengths of nested lists, by the first of each."""
+    if not isinstance(x, (list, tuple)):
+        return ()
+    return (len(x), *(shape_of_list(x[0]) if len(x) > 0 else ()))
+
+
 cdef Vector as_vector(object x):
     cdef Vector v = x if isinstance(x, Vector) else Vector(x)
     if v.n == 0:
@@ -118,12 +170,14 @@ cdef object arithmetic(Arithmetic how, Vector v, object other, bint reflected):
     cdef Vector result
     cdef double k = 0.0
     v = as_vector(v)
+    if not isinstance(other, (Value, Vector, list, tuple)) and not number(other, &k):
+        other = as_list(other)
+        if not isinstance(other, (list, tuple)):
+            return NotImplemented
     if isinstance(other, (Vector, list, tuple)):
         w = as_vector(other)
         if w.n != v.n:
             raise ValueError(f"elementwise operations need vectors of one length, got {v.n} and {w.n}")
-    elif not isinstance(other, Value) and not number(other, &k):
-        return NotImplemented
     result = new_vector()
     reserve(tape, 2 * <size_t>v.n)
     if w is not None:
@@ -166,6 +220,15 @@ cdef uint32_t put_arithmetic_constant(Arithmetic how, Operands x, double k, uint
     return put_constant_run(CONSTANT_POW if reflected else POW_CONSTANT, x, n, k)
 
 
+cdef Value total(Vector v):
+    """Return the sum, from 0 and left to right, one node."""
+    cdef Value result = new_value()
+    reserve(tape, 1)
+    reserve_listed(tape, <size_t>v.n + BLOCK_END)
+    anchor(result, put_sum(elements(v, 0), v.n))
+    return result
+
+
 cdef Value dot(Vector v, Vector w):
     cdef Value result = new_value()
     if v.n != w.n:
@@ -177,9 +240,10 @@ cdef Value dot(Vector v, Vector w):
 
 
 cdef class Vector(Handle):
-    """A fixed run of scalars.
+    """Vector(items)\n--\n\nA fixed run of scalars.
 
-    `Vector(items)` holds the given Values, and a new leaf for each number. A list of Values is as good wherever one is taken.
+    `Vector(items)` holds the given Values, and a new leaf for each number. A list of Values and numbers, or an array of numpy,
+    is as good wherever one is taken.
     Shape: [n], n >= 1. Operators work elementwise with a Vector, a Value or a number; `v @ w` is the dot, a Value.
     Errors: TypeError for an item that is neither Value nor number; ValueError without items, or if lengths differ.
     """
@@ -191,11 +255,20 @@ cdef class Vector(Handle):
         cdef uint32_t n, i
         cdef uint32_t *ids
         cdef list given
-        if isinstance(items, (str, bytes, Value)) or not hasattr(items, "__iter__"):
-            raise TypeError(f"a Vector needs a list of Values or numbers, got {type(items).__name__}")
-        given = [item if isinstance(item, Value) else as_number(item, "Vector") for item in items]
-        if self.n != 0:
+        if not isinstance(items, Vector):
+            items = as_list(items)
+            if isinstance(items, (str, bytes, Handle)) or not hasattr(items, "__iter__"):
+                raise TypeError(f"a Vector needs a list of Values or numbers, got {type(items).__name__}")
+            if is_nested(items):
+                raise ValueError(f"a Vector has one dimension, got {shape_of_list(items)}: Rows or a Matrix have two")
+            given = []
+            for item in items:
+                given.append(item if isinstance(item, Value) else as_number(item, "Vector"))
+        if self.n != 0:             # asked here: an iterator is Python code, which could have made the Vector meanwhile
             raise TypeError("a Vector is made once: __init__ was called again")
+        if isinstance(items, Vector):
+            fill(self, elements(as_vector(items), 0), (<Vector>items).n)
+            return
         if not 0 < len(given) < UINT32_MAX:
             raise ValueError("Vector needs at least one element" if not given else "Vector has too many elements")
         n = <uint32_t>len(given)
@@ -218,24 +291,31 @@ cdef class Vector(Handle):
 
     def __getitem__(self, index):
         """Return the Value of element `index`, or a Vector of the same nodes for a slice."""
-        cdef Py_ssize_t i
+        cdef Py_ssize_t first, _stop, step, count
+        cdef Vector part
+        cdef Operands x
+        cdef uint32_t i
         if isinstance(index, slice):
-            return part_of(self, range(self.n)[index])
-        i = index
-        if i < 0:
-            i += self.n
-        if not 0 <= i < self.n:
+            PySlice_GetIndicesEx(index, self.n, &first, &_stop, &step, &count)
+            if count == 0:
+                raise ValueError(f"a slice of a Vector needs at least one element, this one of {self.n} is empty")
+            part = new_vector()
+            x = elements(self, <uint32_t>first)
+            if x.listed == NULL:
+                x.step = <uint32_t>step             # backwards too: ids are counted modulo 2**32
+                fill(part, x, <uint32_t>count)
+            else:
+                list_part(part, x.listed, step, <uint32_t>count)
+            return part
+        i = place(index, self.n)
+        if i == self.n:
             raise IndexError(f"index {index} is out of range for a Vector of {self.n}")
-        return value_of(at(elements(self, 0), <uint32_t>i))
+        return value_of(at(elements(self, 0), i))
 
     @property
     def data(self):
         """The values, a list of floats. Only those of leaves can be set."""
-        cdef list values = [None] * self.n      # before ids are read, as in Value.children
-        cdef Operands x = elements(self, 0)
-        for i in range(self.n):
-            values[i] = tape.data[at(x, i)]
-        return values
+        return numbers_of(self, 0, self.n, False)
 
     @data.setter
     def data(self, data):
@@ -249,24 +329,19 @@ cdef class Vector(Handle):
     @property
     def grad(self):
         """The gradients, a list of floats."""
-        cdef list values = [None] * self.n
-        cdef Operands x = elements(self, 0)
-        for i in range(self.n):
-            values[i] = tape.grad[at(x, i)]
-        return values
+        return numbers_of(self, 0, self.n, True)
 
     @grad.setter
     def grad(self, grad):
         cdef list values = numbers(grad, self.n)
-        cdef Operands x = elements(self, 0)
-        for i in range(self.n):
-            tape.grad[at(x, i)] = values[i]
+        write_grads(elements(self, 0), values)
 
     def __reduce__(self):
         raise TypeError("a Vector is a view and cannot be copied or pickled: take vector.data, or copy its Values or Matrix")
 
     def __repr__(self):
-        return f"Vector(data={self.data}, grad={self.grad})"
+        cdef bint whole = self.n <= WHOLE
+        return f"Vector(data={shown(self, 0, self.n, False, whole)}, grad={shown(self, 0, self.n, True, whole)})"
 
     def __add__(self, other):
         return arithmetic(PLUS, self, other, False)
@@ -306,53 +381,78 @@ cdef class Vector(Handle):
 
     def __matmul__(self, other):
         """Return the dot with `other`, a Vector or list of Values: one node whose children are the pairs of elements."""
+        other = as_list(other)
         if not isinstance(other, (Vector, list, tuple)):
             return NotImplemented
         return dot(as_vector(self), as_vector(other))
 
     def __rmatmul__(self, other):
+        other = as_list(other)
         if not isinstance(other, (list, tuple)):
             return NotImplemented
+        if is_nested(other):
+            raise ValueError(f"{shape_of_list(other)} @ a Vector of {self.n}: write Matrix(rows) @ vector")
         return dot(as_vector(other), as_vector(self))
 
     def sum(self):
         """Return the sum, from 0 and left to right, one node."""
-        cdef Vector v = as_vector(self)
-        cdef Value result = new_value()
-        reserve(tape, 1)
-        reserve_listed(tape, v.n + BLOCK_END)
-        anchor(result, put_sum(elements(v, 0), v.n))
-        return result
+        return total(as_vector(self))
 
     def mean(self):
         """Return sum() / n."""
-        return self.sum() / self.n
+        return constant(MUL_CONSTANT, total(as_vector(self)), inverse(self.n))
 
     __array_ufunc__ = None          # numpy leaves operators to this class, it does not take it for a sequence
 
+    def __array__(self, dtype=None, copy=None):
+        """Raise TypeError: an array of numbers would leave the graph unseen."""
+        raise no_array("Vector")
 
-cdef Vector part_of(Vector v, object indices):
-    """Return a Vector of the elements of `v` numbered `indices`, a range or a list of numbers."""
-    cdef Vector part = new_vector()
-    cdef Operands x = elements(v, 0)
-    cdef uint32_t n = <uint32_t>len(indices)
-    cdef uint32_t i
-    cdef uint32_t *ids
-    if n == 0:
-        raise ValueError(f"a slice of a Vector needs at least one element, this one of {v.n} is empty")
-    if v.listed == NULL and isinstance(indices, range) and indices.step == 1:
-        settle(part, at(x, <uint32_t>indices[0]), n)
-        return part
-    ids = room_for_ids(part, n)
+
+cdef object no_array(str what):
+    return TypeError(f"numpy makes no array of a {what}, which would leave its graph: write np.array(x.data) for the numbers")
+
+
+cdef int list_part(Vector part, const uint32_t *listed, Py_ssize_t step, uint32_t n) except -1:
+    """Let the new `part` stand for `n` of the `listed` nodes, each `step` further."""
+    cdef uint32_t *ids = room_for_ids(part, n)
+    cdef Py_ssize_t i
     for i in range(n):
-        ids[i] = at(x, <uint32_t>indices[i])
+        ids[i] = listed[i * step]
     settle_listed(part, n)
-    return part
+    return 0
+
+
+cdef list numbers_of(Vector v, uint32_t first, uint32_t n, bint grads):
+    """Return the data, or the grads, of the `n` elements from `first` on."""
+    cdef list values = [None] * n           # before ids are read, as in Value.children
+    cdef Operands x = elements(v, first)
+    cdef uint32_t i
+    for i in range(n):
+        values[i] = tape.grad[at(x, i)] if grads else tape.data[at(x, i)]
+    return values
+
+
+cdef str shown(Vector v, uint32_t first, uint32_t n, bint grads, bint whole):
+    """Return the text of `n` elements from `first` on; of the first and last ones unless `whole`."""
+    if whole or n <= 2 * EDGE:
+        return repr(numbers_of(v, first, n, grads))
+    head = repr(numbers_of(v, first, EDGE, grads))
+    tail = repr(numbers_of(v, first + n - EDGE, EDGE, grads))
+    return f"{head[:-1]}, ..., {tail[1:]}"
+
+
+cdef list floats(object given, str what):
+    """Return what `given`, no Vector or Matrix, yields, as a list of floats."""
+    given = as_list(given)
+    if isinstance(given, Handle) or not hasattr(given, "__iter__"):
+        raise TypeError(f"{what} needs rows of numbers, got {type(given).__name__}")
+    return as_numbers(given, what)
 
 
 cdef list numbers(object given, uint32_t n):
     """Return `given` as a list of `n` floats."""
-    cdef list values = [as_number(x, "a Vector's data or grad") for x in given]
+    cdef list values = floats(given, "a Vector's data or grad")
     if <size_t>len(values) != n:
         raise ValueError(f"a Vector of {n} needs {n} numbers, got {len(values)}")
     return values
@@ -363,3 +463,9 @@ cdef int write_leaves(Operands x, list values) except -1:
     for i in range(<uint32_t>len(values)):
         write_leaf(tape, at(x, i), values[i])
     return 0
+
+
+cdef void write_grads(Operands x, list values) noexcept:
+    cdef uint32_t i
+    for i in range(<uint32_t>len(values)):
+        tape.grad[at(x, i)] = values[i]
