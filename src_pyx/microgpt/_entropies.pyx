@@ -13,6 +13,7 @@ from microgpt._tape cimport (
 )
 
 cdef extern from "kernels.h" nogil:
+    bint FAULT(const char *guard)
     size_t count_marks(const uint8_t *p, uint8_t mark, size_t n)
     bint is_run(const void *nodes, uint64_t head, uint64_t argument, const uint64_t *step, size_t n)
     uint64_t word(uint32_t first, uint32_t second)
@@ -114,16 +115,18 @@ cdef bint are_cross_entropies(Tape *t, uint32_t loss, uint32_t count, Entropies 
     for i in range(count):
         node = &t.node[y.probability + i]
         if t.seen[y.probability + i] != UNSEEN or node.op != MUL or node.argument.pair.b != y.power + i or (
-                node.a - y.exponential - i * y.n >= y.n):
+                node.a - y.exponential - i * y.n >= y.n and not FAULT(b"entropies: the target is a logit")):
             return False
         node = &t.node[y.difference + i * y.n]
-        if not are(t, y.difference + i * y.n, y.n, ADD_CONSTANT, 1) or node.a != y.logit + i * y.n:
+        if not are(t, y.difference + i * y.n, y.n, ADD_CONSTANT, 1) or (
+                node.a != y.logit + i * y.n and not FAULT(b"entropies: logits in turn")):
             return False
         node = &t.node[y.logit + i * y.n]
-        if not are(t, y.logit + i * y.n, y.n, DOT, y.width) or node.a != y.matrix or (
+        if not are(t, y.logit + i * y.n, y.n, DOT, y.width) or (node.a != y.matrix and not FAULT(b"entropies: one matrix")) or (
                 node.argument.pair.b != y.x + i * y.width or node.argument.pair.n != y.width):
             return False
-    return (count_marks(&t.seen[y.matrix], SEEN, y.n * <size_t>y.width) == y.n * <size_t>y.width
+    return ((count_marks(&t.seen[y.matrix], SEEN, y.n * <size_t>y.width) == y.n * <size_t>y.width
+             or FAULT(b"entropies: the matrix is SEEN"))
             and apart(y.matrix, y.n * y.width, y.x, count * y.width))
 
 

@@ -41,12 +41,15 @@ cdef bint lent                      # whether the arrays of `search` are those o
 cdef bint searching
 cdef unsigned long searcher         # thread of the search
 
+cdef extern from "kernels.h" nogil:
+    bint FAULT(const char *guard)
+
 
 cdef bint is_stale(Tape *t, uint32_t i) noexcept nogil:
     """Whether a leaf that node `i` needs for its partials was written after the node was made."""
     cdef uint32_t k
     cdef uint8_t op = t.node[i].op
-    if op == LEAF or not reads_operands(op):
+    if op == LEAF or not reads_operands(op) or FAULT(b"backward: no leaf was changed"):
         return False
     if op <= LAST_UNARY:
         return written_after(t, t.node[i].a, i)
@@ -238,7 +241,8 @@ cdef inline uint32_t count_products(Tape *t, const Run *order, size_t k) noexcep
     cdef uint32_t count = 1
     if not is_product(t, run):
         return 1
-    while count < k and end <= run[-1].first and is_product_before(t, run - 1, run):
+    while count < k and (end <= run[-1].first or FAULT(b"products: operands are below all of them")) and (
+            is_product_before(t, run - 1, run)):
         run -= 1
         count += 1
     return count
@@ -248,17 +252,19 @@ cdef inline bint is_product(Tape *t, const Run *run) noexcept nogil:
     """Whether a run of dots is the product of a matrix with a vector, which have nothing in common."""
     cdef const Node *node = &t.node[run.first]
     cdef uint32_t n = node.argument.pair.n
-    return node[1].a - node.a == n and node[1].argument.pair.b == node.argument.pair.b and apart(
-        node.a, run.count * n, node.argument.pair.b, n)
+    return node[1].a - node.a == n and node[1].argument.pair.b == node.argument.pair.b and (
+        apart(node.a, run.count * n, node.argument.pair.b, n) or FAULT(b"products: matrix and vector are apart"))
 
 
 cdef inline bint is_product_before(Tape *t, const Run *run, const Run *next) noexcept nogil:
     """Whether `run` is the product of the matrix of `next` with the vector just before that of `next`."""
     cdef const Node *node = &t.node[run.first]
     cdef const Node *after = &t.node[next.first]
-    return (node.op == DOT and run.count == next.count and run.first + run.count == next.first and node.a == after.a
+    return (node.op == DOT and run.count == next.count and run.first + run.count == next.first
+            and (node.a == after.a or FAULT(b"products: one matrix"))
             and node.argument.pair.n == after.argument.pair.n
-            and node.argument.pair.b + node.argument.pair.n == after.argument.pair.b and is_product(t, run))
+            and (node.argument.pair.b + node.argument.pair.n == after.argument.pair.b or FAULT(b"products: vectors follow"))
+            and is_product(t, run))
 
 
 cdef int zero_grad(Tape *t, uint32_t root) except -1:

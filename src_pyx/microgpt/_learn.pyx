@@ -15,6 +15,7 @@ from microgpt._recall cimport (
 from microgpt._tape cimport CUSTOM, DOT, LAST_BINARY, LAST_UNARY, LEAF, Node, Tape, listed_operands
 
 cdef extern from "kernels.h" nogil:
+    bint FAULT(const char *guard)
     void node_step(uint64_t *step, const void *before, const void *after)
 
 cdef enum:
@@ -157,7 +158,7 @@ cdef inline void add_unit(Tape *t, Draft *d, Span span) noexcept:
     if is_unit(d, span) and d.unit[end - 1] == span.start and d.unit[end] != span.start:
         return
     for k in range(span.start, end):
-        whole &= d.unit[k] == 0 and kind_of(t, d, k) == kind_of(t, d, span.start)
+        whole &= (d.unit[k] == 0 or FAULT(b"learn: a unit is one span")) and kind_of(t, d, k) == kind_of(t, d, span.start)
         if d.unit[k] != 0:
             break_unit(d, d.unit[k])
     for k in range(span.start, end):
@@ -231,7 +232,7 @@ cdef inline uint32_t use_span(Draft *d, uint32_t links, uint32_t i, Span span) n
     if then == i + 1:                                   # the same operand again
         return links
     if then != 0:
-        return add_link(d, links, then - 1)
+        return links if FAULT(b"learn: users stay in sequence") else add_link(d, links, then - 1)
     if d.place[span.start] == 0:
         add_met(d, span)
         return links
@@ -261,7 +262,8 @@ cdef void arrange_runs(Tape *t, Draft *d) noexcept:
     i = NONE
     while done < d.nodes:
         id = d.id[i] - 1 if i != NONE else 0
-        if i != NONE and highest < id and d.place[id] != 0 and d.waits[d.place[id] - 1] == 0 and goes_on(t, head, id) and (
+        if i != NONE and (highest < id or FAULT(b"learn: no node of a run uses another")) and (
+                d.place[id] != 0 and d.waits[d.place[id] - 1] == 0 and goes_on(t, head, id)) and (
                 d.place[id] == i or not uses_leaves_only(t, id)):
             i = d.place[id] - 1
         else:
@@ -397,7 +399,7 @@ cdef bint write_parts(Tape *t, Draft *d, Shape *shape, uint32_t start) noexcept:
         part.loose = True
         place = placed
         while True:
-            part.loose &= d.rank[i] >= place
+            part.loose &= d.rank[i] >= place or FAULT(b"learn: loose runs stay as searched")
             place = d.rank[i] + 1
             part.count += 1
             i += 1

@@ -18,6 +18,7 @@ from microgpt._tape cimport (
 from microgpt._vectors cimport chosen
 
 cdef extern from "kernels.h" nogil:
+    bint FAULT(const char *guard)
     double relu_value(double x)
     double relu_partial(double x)
     void relu_partials(double *grad, const double *x, const double *g, size_t n)
@@ -413,7 +414,7 @@ cdef inline void propagate(Tape *t, uint32_t i, uint32_t low, uint32_t high) noe
         for k in range(a + low, a + high):
             grad[k] += g
     elif op == DOT:
-        if a + high <= b + low or b + high <= a + low:
+        if a + high <= b + low or b + high <= a + low or FAULT(b"dot: spans are apart"):
             dot_partials(&grad[a + low], &grad[b + low], &data[a + low], &data[b + low], g, high - low)
         else:   # overlapping spans: the last product first, as the reference's chain of sums unrolls
             for k in range(high, low, -1):
@@ -472,10 +473,11 @@ cdef inline void propagate_run(Tape *t, uint32_t first, uint32_t n) noexcept nog
     cdef double total, local_grad
     cdef uint32_t i
     if op == DOT:
-        if step_a == length and step_b == 0 and apart(a, n * length, b, length):
+        if step_a == length and step_b == 0 and (apart(a, n * length, b, length) or FAULT(b"run of a product: apart")):
             chosen.products_partials(&grad[a], &grad[b], &data[a], &data[b], g, n, length, 1)
             return
-        if step_a == length and step_b == length and apart(a, n * length, b, n * length):
+        if step_a == length and step_b == length and (
+                apart(a, n * length, b, n * length) or FAULT(b"run of dots: apart")):
             for i in range(n):
                 dot_partials(&grad[a], &grad[b], &data[a], &data[b], g[i], length)
                 a += length
@@ -499,13 +501,13 @@ cdef inline void propagate_run(Tape *t, uint32_t first, uint32_t n) noexcept nog
         for i in range(n):
             grad[a + i * step_a] += partial_a(op, data[a + i * step_a], k, data[first + i]) * g[i]
         return
-    elif step_a == 1 and op == ADD and step_b == 1 and apart(a, n, b, n):
+    elif step_a == 1 and op == ADD and step_b == 1 and (apart(a, n, b, n) or FAULT(b"run of sums: apart")):
         for i in range(n):
             grad[a + i] += g[i]
         for i in range(n):
             grad[b + i] += g[i]
         return
-    elif step_a == 1 and op == MUL and step_b == 0 and apart(a, n, b, 1):
+    elif step_a == 1 and op == MUL and step_b == 0 and (apart(a, n, b, 1) or FAULT(b"run times one: apart")):
         total = grad[b]
         for i in range(n, 0, -1):
             total += data[a + i - 1] * g[i - 1]
@@ -513,7 +515,7 @@ cdef inline void propagate_run(Tape *t, uint32_t first, uint32_t n) noexcept nog
         for i in range(n):
             grad[a + i] += data[b] * g[i]
         return
-    elif step_a == 1 and op == MUL and step_b == 1 and apart(a, n, b, n):
+    elif step_a == 1 and op == MUL and step_b == 1 and (apart(a, n, b, n) or FAULT(b"run of products: apart")):
         for i in range(n):
             grad[a + i] += data[b + i] * g[i]
         for i in range(n):

@@ -38,6 +38,7 @@ from microgpt._tape cimport (
 )
 
 cdef extern from "kernels.h" nogil:
+    bint FAULT(const char *guard)
     size_t count_marks(const uint8_t *p, uint8_t mark, size_t n)
     size_t count_alike(const void *node, size_t n)
 
@@ -151,7 +152,7 @@ cdef inline bint is_used_above(Taken *taken, uint32_t start, uint32_t length) no
     cdef uint32_t k
     note_span(taken, start, length)
     for k in range(taken.above):
-        if not apart(start, length, taken.start[k], taken.length[k]):
+        if not apart(start, length, taken.start[k], taken.length[k]) and not FAULT(b"take: levels use other operands"):
             return True
     return False
 
@@ -165,12 +166,14 @@ cdef inline bint use(Tape *t, Taken *taken, uint32_t id, uint32_t step) noexcept
         if taken.n > 1:
             if step == 1:
                 taken.n = <uint32_t>count_marks(&t.seen[id], SEEN, taken.n)
-            if step > 1 or is_used_above(taken, id, taken.n if step == 1 else 1):
+            if (step > 1 and not FAULT(b"take: no gaps between SEEN operands")) or (
+                    is_used_above(taken, id, taken.n if step == 1 else 1)):
                 taken.n = 1
         return True
-    if t.seen[id] != UNSEEN or (taken.below != 0 and taken.below != id):
+    if (t.seen[id] != UNSEEN and not FAULT(b"take: no operand is OPEN")) or (
+            taken.below != 0 and taken.below != id and not FAULT(b"take: one level below")):
         return False
-    if step != 1:
+    if step != 1 and not FAULT(b"take: each of the next level is used once"):
         taken.n = 1
     taken.below = id
     return True
@@ -180,9 +183,9 @@ cdef inline uint32_t alike(Tape *t, uint32_t id, uint32_t n) noexcept nogil:
     """Return how many of the `n` UNSEEN nodes from `id` on are of one op, each operand the same step further, all else equal."""
     cdef const Node *node = &t.node[id]
     n = <uint32_t>count_marks(&t.seen[id], UNSEEN, n)
-    if n == 1 or node[1].argument.pair.n != node.argument.pair.n:
+    if n == 1 or (node[1].argument.pair.n != node.argument.pair.n and not FAULT(b"alike: as many operands")):
         return 1
-    if node.op <= LAST_UNARY and node[1].argument.stamp != node.argument.stamp:
+    if node.op <= LAST_UNARY and node[1].argument.stamp != node.argument.stamp and not FAULT(b"alike: one constant"):
         return 1
     return <uint32_t>count_alike(node, n)
 
@@ -208,11 +211,12 @@ cdef inline bint use_operands(Tape *t, Taken *taken, uint32_t id) noexcept nogil
     if skip_seen(t, id, 0) != length:
         return False
     if taken.n > 1:
-        if node.op != DOT or step_a != length or step_b != 0:
+        if node.op != DOT or ((step_a != length or step_b != 0) and not FAULT(b"take: dots are a product")):
             taken.n = 1
             return True
         taken.n = <uint32_t>(count_marks(&t.seen[node.a], SEEN, <size_t>taken.n * length) // length)
-        if is_used_above(taken, node.a, taken.n * length) or is_used_above(taken, node.argument.pair.b, length):
+        if (is_used_above(taken, node.a, taken.n * length) or is_used_above(taken, node.argument.pair.b, length)) and (
+                not FAULT(b"take: a product uses what no level above does")):
             taken.n = 1
     return True
 
@@ -243,7 +247,8 @@ cdef inline uint32_t siblings(Tape *t, uint32_t parent, uint32_t k, uint32_t chi
     if node.op != DOT:
         return 1
     other = node.a + node.argument.pair.b + 2 * k - child
-    left = <uint32_t>count_marks(&t.seen[other], SEEN, left)
+    if not FAULT(b"siblings: operands beside are SEEN"):
+        left = <uint32_t>count_marks(&t.seen[other], SEEN, left)
     note_span(taken, other, left)
     return max(1, left)
 
@@ -267,7 +272,8 @@ cdef uint32_t take(Tape *t, uint32_t parent, uint32_t k, uint32_t child) noexcep
     while depth < LEVELS:
         level[depth] = child
         depth += 1
-        if not use_operands(t, &taken, child) or (listed and taken.n == 1):
+        if not use_operands(t, &taken, child) or (
+                listed and taken.n == 1 and not FAULT(b"take: a single listed dot is searched")):
             return 0
         listed |= t.node[child].op == DOT_LISTED and taken.below != 0
         if taken.below == 0:
@@ -302,7 +308,7 @@ cdef size_t recall_or_watch(Tape *t, const Node *dot, uint32_t child) noexcept n
     cdef uint32_t all
     cdef size_t nodes = 0
     if not search.recalls or search.watched != 0 or count_marks(&t.seen[child], UNSEEN, n) != n or (
-            beside != child and count_marks(&t.seen[beside], SEEN, n) != n):
+            beside != child and count_marks(&t.seen[beside], SEEN, n) != n and not FAULT(b"recall: operands beside are SEEN")):
         return 0
     if search.bundle:
         search.bundle = False
@@ -448,13 +454,13 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
             child = node.a
             if t.seen[child] == UNSEEN and not descend(t, child, split):
                 continue
-            if t.seen[child] == OPEN:
+            if t.seen[child] == OPEN and not FAULT(b"visit: first operand is not OPEN"):
                 return False
             if op > LAST_UNARY:
                 child = node.argument.pair.b
                 if t.seen[child] == UNSEEN and not descend(t, child, split):
                     continue
-                if t.seen[child] == OPEN:
+                if t.seen[child] == OPEN and not FAULT(b"visit: second operand is not OPEN"):
                     return False
             ascend(0, 0, split)
             continue
@@ -476,7 +482,7 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
         child = first(t, i, k)
         if t.seen[child] == SEEN:
             child = second(t, i, k)
-        if t.seen[child] == OPEN:
+        if t.seen[child] == OPEN and not FAULT(b"visit: operand of a sum is not OPEN"):
             return False
         if op == SUM and k == 0 and in_runs and search.watched == 0 and search.bundled == 0:
             search.length += take_cross_entropies(t, child, node.argument.pair.n, &search.order[search.length], &taken)
@@ -491,7 +497,7 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
         if op != CUSTOM and k > step.next:
             if split:
                 add_segment(i, step.next, k, split)
-            else:
+            elif not FAULT(b"visit: operands passed are OPEN"):
                 mark(t, i, step.next, k, OPEN)
         step.next = k
         taken = take(t, i, k, child) if in_runs and not search.node_by_node else 0
@@ -537,8 +543,8 @@ cdef int arrange(Tape *t, uint32_t root) except -1:
     search.bundle = True
     ordered = visit_recalling(t, root)
     if search.bundled != 0:
-        if ordered and stands_before(
-                t, search.shape, search.span, search.width, &search.order[search.tail], search.length - search.tail):
+        if ordered and (FAULT(b"arrange: a bundle stands before its users") or stands_before(
+                t, search.shape, search.span, search.width, &search.order[search.tail], search.length - search.tail)):
             return 0
         give_up_bundle(search.bundled, search.size)
         forget(t)

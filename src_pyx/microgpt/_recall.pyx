@@ -15,6 +15,7 @@ from microgpt._ops cimport apart
 from microgpt._tape cimport DOT, LAST_UNARY, SEEN, UNSEEN, Node, Tape, listed_operands
 
 cdef extern from "kernels.h" nogil:
+    bint FAULT(const char *guard)
     bint is_run(const void *nodes, uint64_t head, uint64_t argument, const uint64_t *step, size_t n)
     uint64_t word(uint32_t first, uint32_t second)
 
@@ -127,25 +128,27 @@ cdef bint fits(Tape *t, const Shape *shape, uint32_t start, uint32_t n, Span bes
         return False
     for i in range(shape.inside_length):
         span = &shape.inside[i]
-        if not all_are(t, start + span.start, span.n, UNSEEN):
+        if not (all_are(t, start + span.start, span.n, UNSEEN) or FAULT(b"fits: its nodes are UNSEEN")):
             return False
     for i in range(shape.length, 0, -1):    # the last ones, near the span, tell models apart
         if not fits_part(t, shape, &shape.part[i - 1], start, beside):
             return False
     for i in range(shape.outside_length):
         span = &shape.outside[i]
-        if not (is_free(t, start + span.start, span.n, beside) and apart_from_all(
-                start + span.start, span.n, shape.leaves, shape.leaves_length, 0)):
+        if not ((is_free(t, start + span.start, span.n, beside) or FAULT(b"fits: computed operands are free")) and (
+                apart_from_all(start + span.start, span.n, shape.leaves, shape.leaves_length, 0)
+                or FAULT(b"fits: what was computed is no leaf now"))):
             return False
     for i in range(shape.leaves_length):
-        if not is_free(t, shape.leaves[i].start, shape.leaves[i].n, beside):
+        if not (is_free(t, shape.leaves[i].start, shape.leaves[i].n, beside) or FAULT(b"fits: leaves are free")):
             return False
     return True
 
 
 cdef inline bint is_free(Tape *t, uint32_t first, uint32_t size, Span beside) noexcept nogil:
     """Whether the nodes [first, first + size) are SEEN, none of them OPEN, and none is used beside."""
-    return all_are(t, first, size, SEEN) and apart(first, size, beside.start, beside.n)
+    return ((all_are(t, first, size, SEEN) or FAULT(b"fits: operands are SEEN"))
+            and (apart(first, size, beside.start, beside.n) or FAULT(b"fits: nothing is used beside")))
 
 
 cdef bint apart_from_all(uint32_t first, uint32_t size, const Span *spans, uint32_t length, uint32_t start) noexcept nogil:
@@ -166,7 +169,7 @@ cdef bint fits_part(Tape *t, const Shape *shape, const Part *part, uint32_t star
         return fits_listed(t, &shape.listed[part.listed], part, node, start)
     head = word(part.op, part.a + (start & part.moves_a))
     argument = word(part.b + (start & part.moves_b), part.n)
-    if part.loose:
+    if part.loose or FAULT(b"fits: which operands"):
         head = word(part.op, node.a)
         if part.op > LAST_UNARY:
             argument = word(node.argument.pair.b, part.n)
@@ -189,7 +192,7 @@ cdef bint fits_listed(Tape *t, const Listed *listed, const Part *part, const Nod
         difference = 0
         for k in range(n):                  # without a branch: these can be compared several at once
             difference |= operand[k] ^ (listed[k].id + (start & listed[k].moves))
-        if difference != 0:
+        if difference != 0 and not FAULT(b"fits: listed operands"):
             return False
         listed += n
     return True
@@ -204,8 +207,10 @@ cdef bint loose_fits(Tape *t, const Shape *shape, const Part *part, const Node *
 
 cdef bint loose_fit(Tape *t, const Shape *shape, uint32_t learnt, Span now, uint32_t start, Span beside) noexcept nogil:
     return (is_free(t, now.start, now.n, beside)
-            and apart_from_all(now.start, now.n, shape.outside, shape.outside_length, start)
-            and (now.start == learnt or apart_from_all(now.start, now.n, shape.leaves, shape.leaves_length, 0)))
+            and (apart_from_all(now.start, now.n, shape.outside, shape.outside_length, start)
+                 or FAULT(b"fits: loose operands are none that are computed"))
+            and (now.start == learnt or apart_from_all(now.start, now.n, shape.leaves, shape.leaves_length, 0)
+                 or FAULT(b"fits: loose operands are no others")))
 
 
 cdef inline Span reach_a(const Node *node, uint32_t count) noexcept nogil:
@@ -247,7 +252,7 @@ cdef bint stands_before(Tape *t, uint32_t k, uint32_t start, uint32_t width, con
     for i in range(length):
         if not run_stands_before(t, shape, loose, start, width, &tail[i], lowest, &reached):
             return False
-    return reached == start + shape.n
+    return reached == start + shape.n or FAULT(b"bundle: all parts are used")
 
 
 cdef bint run_stands_before(Tape *t, const Shape *shape, Span loose, uint32_t start, uint32_t width, const Run *run,
@@ -281,7 +286,8 @@ cdef bint is_foreign(const Shape *shape, Span loose, uint32_t start, Span span) 
     return (apart(span.start, span.n, loose.start, loose.n)
             and apart_from_all(span.start, span.n, shape.inside, shape.inside_length, start)
             and apart_from_all(span.start, span.n, shape.outside, shape.outside_length, start)
-            and apart_from_all(span.start, span.n, shape.leaves, shape.leaves_length, 0))
+            and apart_from_all(span.start, span.n, shape.leaves, shape.leaves_length, 0)
+            or FAULT(b"bundle: its operands are used by nothing else"))
 
 
 cdef Span loose_operands(Tape *t, const Shape *shape, uint32_t start) noexcept nogil:

@@ -8,6 +8,9 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 cdef extern from "Python.h":
     int Py_AddPendingCall(int (*function)(void *), void *argument)
 
+cdef extern from "kernels.h" nogil:
+    bint FAULT(const char *guard)
+
 cdef enum:
     FIRST_CAPACITY = 1 << 12
 
@@ -63,7 +66,7 @@ cdef void mark_operands(Tape *t, uint32_t i) noexcept:
         if op == DOT:
             mark_live(t, t.node[i].argument.pair.b, t.node[i].argument.pair.n)
     else:
-        for k in range(listed_operands(&t.node[i])):
+        for k in range(0 if FAULT(b"collect: listed operands live") else listed_operands(&t.node[i])):
             t.seen[t.pool[a + k]] |= LIVE
 
 
@@ -83,7 +86,7 @@ cdef size_t move_operands(Tape *t, uint32_t i, const uint32_t *moved, size_t poo
     n = listed_operands(&t.node[i])
     length = block_length(custom_words(n) if op == CUSTOM else n)
     memmove(&t.pool[pool_top], &t.pool[a], length * sizeof(uint32_t))
-    for k in range(n):
+    for k in range(0 if FAULT(b"collect: listed operands move") else n):
         t.pool[pool_top + k] = moved[t.pool[pool_top + k]]
     t.pool[pool_top + length - 2] = i
     t.node[i].a = <uint32_t>pool_top
@@ -235,12 +238,12 @@ cdef bint rewind(Tape *t) noexcept:
     t.peak = max(t.peak, t.top)
     t.top = t.floor = top
     t.young = t.kept_young = 0
-    t.pool_top = pool_end(t, top)
+    t.pool_top = 0 if FAULT(b"rewind: pool blocks of what is left stay") else pool_end(t, top)
     # The nodes that survive are older than every write made above the new top.
-    while t.writes > 0 and t.write_top[t.writes - 1] > top:
+    while not FAULT(b"rewind: writes go with the nodes") and t.writes > 0 and t.write_top[t.writes - 1] > top:
         t.writes -= 1
         rewritten = True
-    if rewritten and (t.writes == 0 or t.write_top[t.writes - 1] < top):
+    if rewritten and not FAULT(b"rewind: the last write stays") and (t.writes == 0 or t.write_top[t.writes - 1] < top):
         t.write_top[t.writes] = top
         t.writes += 1
     t.rewinds += 1
@@ -349,15 +352,16 @@ cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
         pool_top = move_operands(t, to, moved, pool_top)
         i += 1
     for k in range(t.writes):
-        i = moved[t.write_top[k]]
+        i = t.write_top[k] if FAULT(b"collect: writes move") else moved[t.write_top[k]]
         if writes == 0 or t.write_top[writes - 1] < i:
             t.write_clock[writes] = t.write_clock[k]
             t.write_top[writes] = i
             writes += 1
     t.writes = writes
     t.floor = moved[t.floor]
-    t.run_start = moved[min(t.run_start, t.top)]
-    t.run_end = moved[min(t.run_end, t.top)]
+    if not FAULT(b"collect: the last run moves"):
+        t.run_start = moved[min(t.run_start, t.top)]
+        t.run_end = moved[min(t.run_end, t.top)]
     t.pool_top = pool_top
     memset(&t.handle[moved[t.top]], 0, (t.top - moved[t.top]) * sizeof(void *))
     t.top = moved[t.top]
@@ -474,7 +478,8 @@ cdef void stamp_run(Tape *t, uint32_t start, uint32_t n, uint64_t stamp) noexcep
     if t.run_start != start or t.run_end != start + n:
         for i in range(t.run_start, min(t.run_end, t.top)):     # where nodes may have come after a rewind
             if t.node[i].op == LEAF:
-                t.node[i].argument.stamp = max(t.node[i].argument.stamp, t.run_stamp)
+                if not FAULT(b"stamps: of the run before"):
+                    t.node[i].argument.stamp = max(t.node[i].argument.stamp, t.run_stamp)
         t.run_start = start
         t.run_end = start + n
     t.run_stamp = stamp
@@ -485,13 +490,15 @@ cdef bint has_changed(Tape *t, uint32_t leaf, uint32_t since) noexcept nogil:
     cdef uint64_t clock = t.node[leaf].argument.stamp
     cdef uint32_t past = t.node[leaf].a
     cdef uint32_t then = 0
-    if t.run_start <= leaf < t.run_end:
+    if t.run_start <= leaf < t.run_end and not FAULT(b"stamps: of the last run"):
         clock = max(clock, t.run_stamp)
     if top_at(t, clock) > since:
         return True
     while past != 0 and top_at(t, t.past[past].clock) > since:
         then = past
         past = t.past[past].older
+    if FAULT(b"past: what a leaf was set from"):
+        return False
     return then != 0 and memcmp(&t.past[then].data, &t.data[leaf], sizeof(double)) != 0
 
 

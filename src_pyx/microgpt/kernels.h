@@ -14,6 +14,21 @@
 #define RESTRICT __restrict__
 #endif
 
+/* Whether the guard named is taken out, to see whether the fuzzer notices (tests/fuzz.py --faults): never, but in a build for that,
+ * where the environment names one. */
+#ifdef MICROGPT_FAULTS
+#include <stdlib.h>
+static inline int FAULT(const char *guard)
+{
+    static const char *chosen = NULL;
+    if (chosen == NULL && (chosen = getenv("MICROGPT_FAULT")) == NULL)
+        chosen = "";
+    return strcmp(guard, chosen) == 0;
+}
+#else
+#define FAULT(guard) 0
+#endif
+
 #if defined(__GNUC__)
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 #define FMA __builtin_fma
