@@ -69,6 +69,7 @@ if sys.implementation.name == "cpython":
         where,
     )
     from microgpt._matrix import Matrix, Rows
+    from microgpt._no_grad import no_grad
     from microgpt._value import Value
     from microgpt._vector import Vector
     from microgpt.model import GPT, GPTConfig
@@ -107,6 +108,7 @@ if sys.implementation.name == "cpython":
         "log10",
         "maximum",
         "minimum",
+        "no_grad",
         "relu",
         "rmsnorm",
         "sigmoid",

@@ -46,11 +46,11 @@ class Adam:
         if len(betas) != 2:
             raise ValueError(f"betas must be two numbers, got {betas}")
         beta1, beta2 = betas
-        if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        if not all(math.isfinite(beta) and 0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be at least 0 and below 1, got {betas}")
-        if not 0 < eps < math.inf:
+        if not (math.isfinite(eps) and eps > 0):
             raise ValueError(f"eps must be above 0 and finite, got {eps}")
-        if not 0 <= weight_decay < math.inf:
+        if not (math.isfinite(weight_decay) and weight_decay >= 0):
             raise ValueError(f"weight_decay must be finite and at least 0, got {weight_decay}")
         self.learning_rate = checked_rate(learning_rate)
         self.betas = beta1, beta2
@@ -75,7 +75,7 @@ class Adam:
         Errors: ValueError unless max_norm is finite and above 0; OverflowError if the norm is not finite. Nothing changes then.
         Source: Pascanu et al. 2013.
         """
-        if not 0 < max_norm < math.inf:
+        if not (math.isfinite(max_norm) and max_norm > 0):
             raise ValueError(f"max_norm must be finite and above 0, got {max_norm}")
         norm = grad_norm(self.parameters)
         if not math.isfinite(norm):
@@ -132,7 +132,7 @@ class Adam:
 
 def checked_rate(learning_rate: float) -> float:
     """Return `learning_rate`. ValueError unless it is finite and at least 0."""
-    if not 0 <= learning_rate < math.inf:
+    if not (math.isfinite(learning_rate) and learning_rate >= 0):
         raise ValueError(f"learning_rate must be finite and at least 0, got {learning_rate}")
     return learning_rate
 

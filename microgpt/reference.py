@@ -235,6 +235,9 @@ class Value:
     def hypot(self, other: Value | float) -> Value:
         return hypot(self, other)
 
+    def detach(self) -> Value:
+        return Value(self.data)
+
     @property
     def _children(self) -> tuple[Value, ...]:
         return self.children

@@ -8,6 +8,7 @@ from libc.math cimport pow
 from libc.stdint cimport UINT32_MAX, uint32_t
 
 from microgpt._matrix cimport Matrix, Rows, apply_to_any, as_rows, each_row, new_rows, rows_of
+from microgpt._no_grad cimport finish
 from microgpt._runs cimport (
     Operands, at, part, put_constant_run, put_dots, put_mixture, put_pair_run, put_sum, put_unary_run, run, same
 )
@@ -18,7 +19,7 @@ from microgpt._tape cimport (
     reserve_listed, tape
 )
 from microgpt._value cimport Value, as_number, binary, constant, new_value, number, unary
-from microgpt._vector cimport Vector, apply, as_vector, as_whole, elements, new_vector, settle
+from microgpt._vector cimport Vector, apply, as_vector, as_whole, elements, new_vector, settle_result
 
 
 def exp(x):
@@ -312,7 +313,7 @@ cdef Vector softmax_of(Vector z, uint32_t n):
     cdef Vector result = new_vector()
     cdef Sets sets = sets_of(z, n)
     reserve(tape, 4 * <size_t>z.n + sets.groups)
-    settle(result, put_softmax(elements(z, 0), sets), z.n)
+    settle_result(result, put_softmax(elements(z, 0), sets), z.n)
     return result
 
 
@@ -341,7 +342,7 @@ cdef Vector rmsnorm_of(Vector v, uint32_t n):
     start = tape.top
     for k in range(sets.groups):
         put_pair_run(MUL, part(x, k * sets.n), same(scale + k), sets.n)
-    settle(result, start, v.n)
+    settle_result(result, start, v.n)
     return result
 
 
@@ -364,6 +365,7 @@ def cross_entropy(logits, target):
     i = checked_target(target, z.n)
     reserve(tape, 2 * <size_t>z.n + 5)
     anchor(result, put_cross_entropies(elements(z, 0), sets_of(z, z.n), &i))
+    finish(result.id, 1)
     return result
 
 
@@ -381,7 +383,7 @@ cdef Vector cross_entropies(Vector z, uint32_t n, list given):
         for i in range(count):
             targets[i] = checked_target(given[i], n)
         reserve(tape, 2 * <size_t>z.n + 5 * <size_t>count)
-        settle(result, put_cross_entropies(elements(z, 0), sets_of(z, n), targets), count)
+        settle_result(result, put_cross_entropies(elements(z, 0), sets_of(z, n), targets), count)
     finally:
         PyMem_Free(targets)
     return result
@@ -457,7 +459,7 @@ def attention(query, keys, values, n_head):
             count_numbers(a.scores) * (2 * <size_t>(n // a.n_head) + BLOCK_END) if q.listed != NULL or any_listed(k) else 0))
         list_positions(a.keys, k, n)
         list_positions(a.values, v, n)
-        settle(result, put_attention(elements(q, 0), &a), q.n)
+        settle_result(result, put_attention(elements(q, 0), &a), q.n)
     finally:
         PyMem_Free(a.keys)
     return new_rows(result, n) if isinstance(query, Rows) else result

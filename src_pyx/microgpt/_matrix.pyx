@@ -12,9 +12,9 @@ from microgpt._tape cimport (
 )
 from microgpt._value cimport Value, number
 from microgpt._vector cimport (
-    EDGE, MINUS, OVER, PLUS, POWER, TIMES, WHOLE, Arithmetic, Vector, apply, arithmetic, as_list, as_vector, elements, fill,
-    floats, is_nested, new_vector, no_array, numbers, numbers_of, place, room_for_ids, settle, settle_listed, shape_of_list,
-    shown, write_grads, write_leaves
+    EDGE, MINUS, OVER, PLUS, POWER, TIMES, WHOLE, Arithmetic, Vector, apply, arithmetic, as_list, as_vector, detached, elements,
+    fill, floats, is_nested, new_vector, no_array, numbers, numbers_of, place, room_for_ids, settle, settle_listed,
+    settle_result, shape_of_list, shown, write_grads, write_leaves
 )
 
 
@@ -143,6 +143,10 @@ cdef class Rows:
     def grad(self, grad):
         cdef list values = flat_numbers(grad, count_of(as_rows(self)), self.n, "Rows")
         write_grads(elements(self.vector, 0), values)
+
+    def detach(self):
+        """Return Rows of new leaves with the same data: no gradient comes here through them."""
+        return new_rows(detached(as_rows(self).vector), self.n)
 
     def __reduce__(self):
         raise TypeError("Rows are a view and cannot be copied or pickled: take rows.data, or copy their Values or Matrix")
@@ -429,6 +433,10 @@ cdef class Matrix(Handle):
     def grad(self, grad):
         set_grads(self, grad)
 
+    def detach(self):
+        """Return a Matrix of new leaves with the same data: no gradient comes here through them."""
+        return Matrix(row_numbers_of(all_of(self), self.columns, False))
+
     def __reduce__(self):
         """Copy and pickle the leaves with their gradients."""
         cdef Vector leaves = all_of(self)
@@ -466,7 +474,7 @@ cdef class Matrix(Handle):
         reserve(tape, <size_t>self.rows * count)
         if x.listed != NULL:
             reserve_listed(tape, <size_t>self.rows * count * (2 * <size_t>n + BLOCK_END))
-        settle(result, put_products(self.start, self.rows, elements(x, 0), n, count), self.rows * count)
+        settle_result(result, put_products(self.start, self.rows, elements(x, 0), n, count), self.rows * count)
         return result
 
     __array_ufunc__ = None

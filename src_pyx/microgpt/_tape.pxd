@@ -169,6 +169,7 @@ cdef struct Tape:
     size_t past_capacity
 
     uint32_t fence                  # where AddressSanitizer has the arrays end
+    uint32_t no_grad                # contexts entered in which results are leaves (_no_grad.pyx)
     uint32_t fixed                  # passes that have ids in use: while there are any, no collection
     uint32_t peak                   # highest top of the last `rewinds` rewinds, to see whether the arrays are too large
     uint32_t rewinds

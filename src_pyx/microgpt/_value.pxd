@@ -16,6 +16,7 @@ cdef Value unary(uint8_t op, Value x)
 cdef Value constant(uint8_t op, Value x, double k)
 cdef Value binary(uint8_t op, Value x, Value y)
 cdef double inverse(double k) except? -1.0
+cdef int refuse_zero(double denominator) except -1
 cdef double as_number(object x, str what) except? -1.0
 cdef list as_numbers(object given, str what)
 cdef bint number_the_long_way(object x, double *out) except -1

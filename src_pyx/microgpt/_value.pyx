@@ -6,6 +6,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt cimport _graph
+from microgpt._no_grad cimport finish
 from microgpt._ops cimport evaluate, name_of, operand, operand_count, partial
 from microgpt._tape cimport (
     ABS, ACOS, ADD, ADD_CONSTANT, ASIN, ATAN, ATAN2, ATAN2_CONSTANT, BLOCK_END, CONSTANT_POW, COS, COSH, CUSTOM, ERF, EXP, EXPM1,
@@ -50,7 +51,8 @@ cdef bint number_the_long_way(object x, double *out) except -1:
 cdef double as_number(object x, str what) except? -1.0:
     cdef double k
     if not number(x, &k):
-        raise TypeError(f"{what} needs a number, got {type(x).__name__}")
+        advice = ": take its data" if isinstance(x, Handle) else ""
+        raise TypeError(f"{what} needs a number, got {type(x).__name__}{advice}")
     return k
 
 
@@ -197,6 +199,7 @@ cdef Value unary(uint8_t op, Value x):
     reserve(tape, 1)
     a = node(x)
     anchor_new(value, put_constant(tape, op, a, 0.0, evaluate(op, tape.data[a], 0.0)))
+    finish(value.id, 1)
     return value
 
 
@@ -206,6 +209,7 @@ cdef Value constant(uint8_t op, Value x, double k):
     reserve(tape, 1)
     a = node(x)
     anchor_new(value, put_constant(tape, op, a, k, evaluate(op, tape.data[a], k)))
+    finish(value.id, 1)
     return value
 
 
@@ -223,7 +227,21 @@ cdef Value binary(uint8_t op, Value x, Value y):
     else:
         z = evaluate(op, tape.data[a], tape.data[b])
     anchor_new(value, put_pair(tape, op, a, b, 0, z))
+    finish(value.id, 1)
     return value
+
+
+cdef int refuse_zero(double denominator) except -1:
+    """Raise as a division does. The power that stands for it would speak of powers."""
+    if denominator == 0.0:
+        raise ZeroDivisionError(f"division by a Value whose data is {denominator!r}")
+    return 0
+
+
+cdef Value reciprocal(Value x):
+    """Return x**-1, by which a quotient is written."""
+    refuse_zero(tape.data[node(x)])
+    return constant(POW_CONSTANT, x, -1.0)
 
 
 def restore_leaf(cls, double data, double grad):
@@ -295,6 +313,8 @@ cdef class Value(Handle):
                 _op, local_grads = only_one(local_grads, _op, NO_NAME, "the name of the op"), NOTHING
             if not isinstance(_op, str):
                 raise TypeError(f"the name of an op must be a string, got {type(_op).__name__}")
+            if isinstance(children, Value) or isinstance(_children, Value):
+                raise TypeError("children must be Values in a tuple or list, got a Value alone: write (x,)")
             operands = list(children if _children is NOTHING else only_one(children, _children, NOTHING, "children"))
             if local_grads is not NOTHING or not operands:
                 given = as_numbers(local_grads, "local_grads")
@@ -303,6 +323,7 @@ cdef class Value(Handle):
         if operands or given:
             tape.own_backward |= given is None
             anchor_new(self, put_custom(value, operands, given))
+            finish(self.id, 1)
         else:
             reserve(tape, 1)
             anchor_new(self, put_leaf(tape, value))
@@ -454,6 +475,10 @@ cdef class Value(Handle):
         """Set grad to 0, here and at every node below."""
         _graph.zero_grad(tape, node(self))
 
+    def detach(self):
+        """Return a new leaf with the same data: no gradient comes here through it."""
+        return Value(self.data)
+
     def __reduce__(self):
         """Copy and pickle a leaf with its gradient. A computed node stays: it would take its whole graph along."""
         if tape.node[node(self)].op != LEAF:
@@ -552,14 +577,14 @@ cdef class Value(Handle):
         if number(other, &k):
             return constant(MUL_CONSTANT, self, inverse(k))
         if isinstance(other, Value):
-            return binary(MUL, self, constant(POW_CONSTANT, <Value>other, -1.0))
+            return binary(MUL, self, reciprocal(<Value>other))
         return NotImplemented
 
     def __rtruediv__(self, other):
         """Return data**-1 * other, two nodes. ZeroDivisionError if data is 0."""
         cdef double k
         if number(other, &k):
-            return constant(MUL_CONSTANT, constant(POW_CONSTANT, self, -1.0), k)
+            return constant(MUL_CONSTANT, reciprocal(self), k)
         return NotImplemented
 
     def __pow__(self, other, modulo=None):

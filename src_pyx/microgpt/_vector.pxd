@@ -29,6 +29,8 @@ cdef inline Operands elements(Vector v, uint32_t first) noexcept nogil:
 
 cdef Vector new_vector()
 cdef void settle(Vector v, uint32_t start, uint32_t n) noexcept
+cdef Vector detached(Vector v)
+cdef void settle_result(Vector v, uint32_t start, uint32_t n) noexcept
 cdef Vector as_vector(object x)
 cdef object apply(uint8_t op, object x)
 cdef object arithmetic(Arithmetic how, Vector v, object other, bint reflected)

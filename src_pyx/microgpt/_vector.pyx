@@ -6,6 +6,8 @@ from cpython.slice cimport PySlice_GetIndicesEx
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t
 
 from microgpt cimport _tape
+from microgpt._no_grad cimport finish
+from microgpt._ops cimport name_of
 from microgpt._runs cimport (
     Operands, at, put_constant_run, put_dot, put_pair_run, put_sum, put_unary_run, run, same
 )
@@ -13,7 +15,9 @@ from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, LEAF, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SPARES, VECTOR, Behaviour,
     Spares, Tape, Visit, anchor, keep_spare, put_leaf, release, reserve, reserve_listed, take_spare, tape, write_leaf
 )
-from microgpt._value cimport Value, as_number, as_numbers, constant, inverse, new_value, node, number, unary, value_of
+from microgpt._value cimport (
+    Value, as_number, as_numbers, constant, inverse, new_value, node, number, refuse_zero, unary, value_of
+)
 
 cdef extern from "Python.h":
     Py_ssize_t PyNumber_AsSsize_t(object index, PyObject *overflow) except? -1   # with NULL: cut to what a Py_ssize_t holds
@@ -70,6 +74,24 @@ cdef void settle(Vector v, uint32_t start, uint32_t n) noexcept:
     v.start = start
     v.n = n
     anchor(v, start + n - 1)
+
+
+cdef void settle_result(Vector v, uint32_t start, uint32_t n) noexcept:
+    """As `settle`, for what an op has made."""
+    settle(v, start, n)
+    finish(start, n)
+
+
+cdef Vector detached(Vector v):
+    """Return a Vector of new leaves with the data of `v`."""
+    cdef Vector leaves = new_vector()
+    cdef uint32_t start, i
+    reserve(tape, v.n)
+    start = tape.top
+    for i in range(v.n):
+        put_leaf(tape, tape.data[at(elements(v, 0), i)])
+    settle(leaves, start, v.n)
+    return leaves
 
 
 cdef uint32_t *room_for_ids(Vector v, size_t n) except NULL:
@@ -157,10 +179,12 @@ cdef object apply(uint8_t op, object x):
     cdef Vector v, result
     if isinstance(x, Value):
         return unary(op, <Value>x)
+    if not hasattr(x, "__iter__") or isinstance(x, (str, bytes)):
+        raise TypeError(f"{name_of(op)} needs a Value, a Vector, a list of Values or Rows, got {type(x).__name__}")
     v = as_vector(x)
     result = new_vector()
     reserve(tape, v.n)
-    settle(result, put_unary_run(op, elements(v, 0), v.n), v.n)
+    settle_result(result, put_unary_run(op, elements(v, 0), v.n), v.n)
     return result
 
 
@@ -186,8 +210,16 @@ cdef object arithmetic(Arithmetic how, Vector v, object other, bint reflected):
         start = put_arithmetic(how, elements(v, 0), same(node(<Value>other)), v.n, reflected)
     else:
         start = put_arithmetic_constant(how, elements(v, 0), k, v.n, reflected)
-    settle(result, start, v.n)
+    settle_result(result, start, v.n)
     return result
+
+
+cdef uint32_t put_reciprocals(Operands x, uint32_t n) except 0:
+    """x**-1, by which quotients are written."""
+    cdef uint32_t i
+    for i in range(n):
+        refuse_zero(tape.data[at(x, i)])
+    return put_constant_run(POW_CONSTANT, x, n, -1.0)
 
 
 cdef uint32_t put_arithmetic(Arithmetic how, Operands x, Operands y, uint32_t n, bint reflected) except 0:
@@ -200,7 +232,7 @@ cdef uint32_t put_arithmetic(Arithmetic how, Operands x, Operands y, uint32_t n,
     if how == TIMES:
         return put_pair_run(MUL, x, y, n)
     if how == OVER:
-        return put_pair_run(MUL, x, run(put_constant_run(POW_CONSTANT, y, n, -1.0)), n)
+        return put_pair_run(MUL, x, run(put_reciprocals(y, n)), n)
     return put_pair_run(POW, x, y, n)
 
 
@@ -215,7 +247,7 @@ cdef uint32_t put_arithmetic_constant(Arithmetic how, Operands x, double k, uint
         return put_constant_run(MUL_CONSTANT, x, n, k)
     if how == OVER:
         if reflected:
-            return put_constant_run(MUL_CONSTANT, run(put_constant_run(POW_CONSTANT, x, n, -1.0)), n, k)
+            return put_constant_run(MUL_CONSTANT, run(put_reciprocals(x, n)), n, k)
         return put_constant_run(MUL_CONSTANT, x, n, inverse(k))
     return put_constant_run(CONSTANT_POW if reflected else POW_CONSTANT, x, n, k)
 
@@ -226,6 +258,7 @@ cdef Value total(Vector v):
     reserve(tape, 1)
     reserve_listed(tape, <size_t>v.n + BLOCK_END)
     anchor(result, put_sum(elements(v, 0), v.n))
+    finish(result.id, 1)
     return result
 
 
@@ -236,6 +269,7 @@ cdef Value dot(Vector v, Vector w):
     reserve(tape, 1)
     reserve_listed(tape, 2 * <size_t>v.n + BLOCK_END)
     anchor(result, put_dot(elements(v, 0), elements(w, 0), v.n))
+    finish(result.id, 1)
     return result
 
 
@@ -335,6 +369,10 @@ cdef class Vector(Handle):
     def grad(self, grad):
         cdef list values = numbers(grad, self.n)
         write_grads(elements(self, 0), values)
+
+    def detach(self):
+        """Return a Vector of new leaves with the same data: no gradient comes here through them."""
+        return detached(as_vector(self))
 
     def __reduce__(self):
         raise TypeError("a Vector is a view and cannot be copied or pickled: take vector.data, or copy its Values or Matrix")

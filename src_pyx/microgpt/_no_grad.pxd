@@ -1,0 +1,13 @@
+# Results without a graph.
+
+from libc.stdint cimport uint32_t
+
+from microgpt._tape cimport tape
+
+cdef void cut_off(uint32_t start, uint32_t n) noexcept
+
+
+cdef inline void finish(uint32_t start, uint32_t n) noexcept:
+    """Let the results of an op, the last `n` nodes from `start`, be leaves inside no_grad(). Their handle is anchored already."""
+    if tape.no_grad > 0:
+        cut_off(start, n)
