@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import microgpt
 from microgpt import Matrix, Value, Vector
+from microgpt._recall import start_over
 from microgpt._tape import get_tape
 
 
@@ -265,19 +266,24 @@ def test_rows_of_a_product(row: int) -> None:
     assert x.grad == [sum(f * (2 * i + k) for i, f in enumerate(factor)) for k in (1, 2)]
 
 
-@pytest.mark.parametrize("place", [0, 1])
-def test_products_of_one_matrix_that_follow_each_other(place: int) -> None:
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("k", range(2))
+def test_products_of_one_matrix_that_are_taken_together(place: int, k: int) -> None:
     calls: list[str] = []
-    w = Matrix([[1.0, 2.0], [3.0, 4.0]])
-    xs = [Vector([1.0, 2.0]), Vector([3.0, 4.0])]
-    ys = [w @ x for x in xs]
-    node = ys[place][1]
-    tripled(node, list(node.children), calls)
-    Vector([*ys[0], *ys[1]]).sum().backward()
-    assert calls == ["dot"]
-    factor = [3.0 if i == place else 1.0 for i in range(2)]
-    assert w.grad == [[4.0, 6.0], [sum(f * x.data[k] for f, x in zip(factor, xs, strict=True)) for k in range(2)]]
-    assert [x.grad for x in xs] == [[1.0 + 3.0 * f, 2.0 + 4.0 * f] for f in factor]
+    w, x = Matrix([[1.0, 2.0], [3.0, 4.0]]), Matrix([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])
+    start_over(smallest=1)
+    for _ in range(4):  # seen, learnt, recalled
+        w.grad, x.grad = [[0.0] * 2] * 2, [[0.0] * 2] * 4
+        calls.clear()
+        ys = w @ x[:]
+        node = ys[place][k]
+        tripled(node, list(node.children), calls)
+        (Vector([y for row in ys for y in row]) @ Vector([float(i) for i in range(8)])).backward()
+        assert calls == ["dot"]
+        g = [[(2.0 * i + r) * (3 if (i, r) == (place, k) else 1) for r in range(2)] for i in range(4)]
+        assert w.grad == [[sum(g[i][r] * x.data[i][j] for i in range(4)) for j in range(2)] for r in range(2)]
+        assert x.grad == [[sum(g[i][r] * w.data[r][j] for r in range(2)) for j in range(2)] for i in range(4)]
+    start_over()
 
 
 @pytest.mark.parametrize("product", [False, True])
