@@ -7,7 +7,10 @@ import gc
 import itertools
 import math
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -223,7 +226,7 @@ def tripled(node: Value, operands: list[Value], calls: list[str]) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1, 3])
-def test_elements_of_vectors_in_runs(place: int) -> None:
+def test_computed_nodes_in_runs(place: int) -> None:
     calls: list[str] = []
     x, w = Vector([1.0, 2.0, 3.0, 4.0]), Vector([5.0, 6.0, 7.0, 8.0])
     v = (x * w) * 2.0
@@ -239,7 +242,7 @@ def test_elements_of_vectors_in_runs(place: int) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 2, 4])
-def test_leaves_of_vectors_in_runs(place: int) -> None:
+def test_leaves_in_runs(place: int) -> None:
     other = Value(0.0)
     x = Vector([1.0, 2.0, 3.0, 4.0, 5.0])
     leaf = x[place]
@@ -493,6 +496,14 @@ def test_refused_though_no_other_node_ever_had_a_function_of_its_own() -> None:
     with pytest.raises(RuntimeError, match="the node `custom`"):
         root.backward()
     assert x.grad == [0.0] * 3
+
+
+def test_the_same_in_a_process_where_no_leaf_ever_had_a_function_of_its_own() -> None:
+    """There backward() goes by runs and shapes of graphs met before."""
+    chosen = "computed_nodes_in_runs or rows_of_a_product or products_of_one_matrix or sum_whose or refused_though"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", chosen]
+    result = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout
 
 
 class Doubled:
