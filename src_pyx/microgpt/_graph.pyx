@@ -106,10 +106,10 @@ cdef int pass_on(Tape *t, uint32_t i) except -1:
 
 
 cdef bint has_own(Tape *t, const Run *run) noexcept:
-    """Whether a node of the run may have its own `_backward`, or is a leaf, which has no other."""
+    """Whether a node of the run may have its own `_backward`, or has no other."""
     cdef uint32_t i
     cdef PyObject *handle
-    if t.node[run.first].op == LEAF:
+    if t.node[run.first].op == LEAF or has_no_partials(t, run.first):
         return True
     for i in range(run.first, run.first + run.count):
         handle = t.handle[i]
@@ -128,6 +128,7 @@ cdef int propagate_own(Tape *t, Run run, uint32_t low, uint32_t high) except -1:
             high = operands(t, i)
         own = attributes_at(t, i).get("_backward")
         if own is None:
+            refuse_without_partials(t, i)       # another one may have deleted it
             if t.node[i].op != LEAF:
                 propagate(t, i, low, high)
         elif high == operands(t, i):        # of a sum in segments the one that comes first
