@@ -7,6 +7,8 @@ import os
 import pickle
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -194,6 +196,24 @@ def test_identity_survives_collection() -> None:
     assert held[late] == "late"
     assert held[v[0]] == "first"
     assert scattered.data == [2.0, 6.0]
+
+
+def test_a_process_sets_its_first_leaf_after_it_has_trained_a_model() -> None:
+    """Then the tape looks at all leaves for what they were before, and the search for positions alike has used id 0."""
+    code = """
+import random
+from microgpt import GPT, GPTConfig, Value
+
+model = GPT(GPTConfig(27), random.Random(1))
+for _ in range(3):
+    model.loss(range(8)).backward()
+del model
+x = Value(1.0)
+x.data = 2.0
+print(x.data)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "2.0\n", "")
 
 
 def test_stale_leaf_is_found_after_a_collection() -> None:

@@ -375,6 +375,21 @@ def test_subclass_of_value_works() -> None:
     assert (x.name, x.grad, type(y)) == ("x", 4.0, Value)
 
 
+def test_two_subclasses_of_value_can_be_bases_of_one_class() -> None:
+    class Named(Value):
+        name = ""
+
+    class Slotted(Value):
+        __slots__ = ()
+
+    class Both(Named, Slotted):
+        pass
+
+    x = Both(2.0)
+    x.name = "x"
+    assert ((x * x).data, vars(x)) == (4.0, {"name": "x"})
+
+
 def test_numpy_arrays_of_values() -> None:
     xs = [Value(1.0), Value(2.0)]
     scaled = np.array([3.0, 4.0]) * xs[0]

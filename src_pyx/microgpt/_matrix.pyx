@@ -238,7 +238,7 @@ cdef Rows rows_of(object vectors):
 
 cdef size_t checked_total(size_t count, uint32_t n) except 0:
     """Return the number of elements of some rows."""
-    if count > (UINT32_MAX - 1) // n:
+    if count > (<size_t>UINT32_MAX - 1) // n:      # Cython would compute in long, which has 32 bits on Windows
         raise ValueError(f"{count} rows of {n} are too many for Rows")
     return count * n
 

@@ -383,6 +383,8 @@ cdef void ascend_bundle(Tape *t) noexcept nogil:
 cdef void end_bundle(Tape *t) noexcept nogil:
     """Let id 0 be as it was, also where the search was interrupted or given up."""
     t.node[BUNDLE].op = LEAF
+    t.node[BUNDLE].a = 0                # a leaf that was never set: the tape looks at all leaves for what they were before
+    t.node[BUNDLE].argument.stamp = 0
     t.seen[BUNDLE] = SEEN
 
 

@@ -183,9 +183,10 @@ cdef enum Kind:
 cdef class Handle:
     cdef uint32_t id                # highest node that this object stands for; 0 if for none
     cdef uint8_t kind
+    # Not the last member: there Python 3.11 takes it for one that each subclass adds, and lets no class have two such bases.
+    cdef PyObject *attributes       # of a Value: dict of what was written on it, owned, or NULL
     cdef PyObject *next             # the handles before and after it at the same node, borrowed, or NULL
     cdef PyObject *previous
-    cdef PyObject *attributes       # of a Value: dict of what was written on it, owned, or NULL
 
 ctypedef void (*Visit)(Tape *t, uint32_t id) noexcept
 

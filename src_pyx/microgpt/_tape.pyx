@@ -186,7 +186,7 @@ cdef int grow_arrays(Tape *t, size_t n) except -1:
     if ample and (t.garbage_nodes == 0 or 4 * (t.top + n) <= 3 * capacity):
         return 0
     if t.top + n > UINT32_MAX:
-        raise MemoryError(f"a tape holds at most {UINT32_MAX - 1} nodes, {t.top - 1 + n} wanted")
+        raise MemoryError(f"a tape holds at most {<size_t>UINT32_MAX - 1} nodes, {t.top - 1 + n} wanted")
     capacity = min(max(t.top + n, capacity + (capacity // 2 if ample else capacity)), <size_t>UINT32_MAX)
     if not resize(t, capacity) and t.top + n > t.capacity:
         raise MemoryError(f"no memory for a tape of {capacity} nodes")

@@ -376,7 +376,7 @@ EACH void adam_block(double *RESTRICT data, double *RESTRICT grad, double *RESTR
 {
     const double learning_rate = adam->learning_rate, beta1 = adam->beta1, beta2 = adam->beta2, eps = adam->eps;
     const double gain1 = 1.0 - beta1, gain2 = 1.0 - beta2, correction2 = adam->correction2;
-    const int may_be_sure = GLIBC_POW & (eps > 1e-13) ? EVERY_LANE : 0; /* beside 1e-13 a root below 1e-30 is nothing */
+    const int may_be_sure = GLIBC_POW && eps > 1e-13 ? EVERY_LANE : 0; /* beside 1e-13 a root below 1e-30 is nothing */
     double v_hats[BLOCK];
     size_t i;
     for (i = 0; i < n; i += LANES) {
