@@ -16,6 +16,7 @@ from microgpt import GPT, Adam, GPTConfig, Matrix, Value, Vector, relu, softmax
 from microgpt._tape import get_tape
 import random
 def measure():
+    get_tape().collect()  # cycles through nodes, of which some steps' worth may be waiting
     gc.collect()
     resident = int(open("/proc/self/statm").read().split()[1]) * 4096
     return resident, sys.getallocatedblocks()
@@ -57,6 +58,31 @@ for s in range({steps}):
     "inference only": """
 for s in range({steps}):
     y = forward(s)
+""",
+    "everything labelled": """
+def step(s):
+    loss = forward(s)
+    loss.label, loss.step = "loss %d" % s, s
+    loss.children[0].label = "its argument"
+    loss.backward()
+for s in range({steps}):
+    step(s)
+""",
+    "own ops whose functions refer to their nodes": """
+def own(x):
+    out = Value(2.0 * x.data, (x,), "double", label="doubled")
+    def backward():
+        x.grad += 2.0 * out.grad
+    out._backward = backward
+    return out
+for s in range({steps}):
+    own(own(w[0]) + w[1]).backward()
+""",
+    "attributes from node to node, up and down": """
+for s in range({steps}):
+    x = w[0] * w[1]
+    y = x * w[2]
+    x.users, y.below, y.around = [y], (x,), y
 """,
     "errors in mid-expression": """
 for s in range({steps}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -138,6 +139,8 @@ def test_a_thread_that_never_left_its_context_does_not_cut_the_next_one() -> Non
 
 
 def test_what_a_result_was_computed_from_goes() -> None:
+    gc.collect()  # what other tests left
+    get_tape().collect()
     nodes = get_tape().nodes
     with no_grad():
         y = softmax(Vector([0.1] * 1000))[0] * 2.0

@@ -529,10 +529,9 @@ cdef class TapeView:
         So goes what only attributes of such nodes refer to, cycles through them included.
         """
         collect(tape)
-        if tape.dropped != NULL or tape.garbages > 0:
+        while tape.dropped != NULL or tape.garbages > 0:
             release(tape)
             collect(tape)               # what was released may have been the last to hold others
-            release(tape)
 
 
 def get_tape():

@@ -75,17 +75,23 @@ cdef uint32_t node(Value value) except 0:
 cdef Value value_of(uint32_t id):
     """Return the Value of node `id`: the live one if there is one, so that a node has at most one."""
     cdef PyObject *handle = tape.handle[id]
+    cdef PyObject *dying = NULL
     cdef Value value
     while handle != NULL:
-        # A handle without references is about to go, in a callback of its own end.
-        if (<Handle>handle).kind in (VALUE, KEPT) and references(handle) > 0:
-            value = <Value>handle
-            if value.kind == KEPT:
-                give_back(value)
-            return value
+        if (<Handle>handle).kind in (VALUE, KEPT):
+            if references(handle) > 0:
+                value = <Value>handle
+                if value.kind == KEPT:
+                    give_back(value)
+                return value
+            if (<Value>handle).attributes != NULL:
+                dying = handle          # in a callback of its own end: what is written on it stays with the node, so moves on
         handle = (<Handle>handle).next
     value = new_value()
     anchor(value, id)
+    if dying != NULL:
+        value.attributes = (<Value>dying).attributes
+        (<Value>dying).attributes = NULL
     return value
 
 
