@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
 import time
@@ -27,6 +28,8 @@ SEARCHED = ("shifted by one", "dots", "running sum", "running tanh")
 
 @pytest.fixture(autouse=True)
 def small_shapes() -> Iterator[None]:
+    gc.collect()
+    get_tape().collect()  # while there are leaves with a `_backward` of their own, nothing is recalled
     start_over(smallest=1)
     yield
     start_over()

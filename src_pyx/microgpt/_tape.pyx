@@ -281,6 +281,7 @@ cdef void collect(Tape *t) noexcept:
     cdef uint32_t i, first, live
     cdef PyObject *handle
     cdef bint attributes = False
+    cdef bint own_leaves = False        # as of `t`, of the leaves that are still there
     t.garbage_nodes = 0
     if t.fixed:
         return
@@ -299,11 +300,13 @@ cdef void collect(Tape *t) noexcept:
             if (<Handle>handle).kind != KEPT:
                 each_node(handle, t, mark_node)
             attributes |= (<Handle>handle).attributes != NULL
+            own_leaves |= t.node[i].op == LEAF and not t.seen[i] & SEEN
             handle = (<Handle>handle).next
         if t.seen[i] & LIVE:
             mark_operands(t, i)
         elif t.handle[i] != NULL:
             drop_kept(t, i)
+    t.own_leaves &= own_leaves
     first = 0
     while first < t.top and t.seen[first] & LIVE:
         t.seen[first] ^= LIVE
