@@ -1,13 +1,10 @@
 from collections.abc import Callable, Iterable
 from typing import Any, SupportsIndex, overload
 
-from typing_extensions import disjoint_base
-
 from microgpt._tape import Handle
 
 def restore_leaf(cls: type[Value], data: float, grad: float) -> Value: ...
 
-@disjoint_base
 class Value(Handle):
     def __init__(
         self,
