@@ -43,7 +43,8 @@ cdef extern from *:
     Py_ssize_t references "Py_REFCNT" (PyObject *o) noexcept
 
 cdef enum:
-    OBJECTS_A_NODE = 4              # how many are looked into, so that the cost stays in proportion to that of collecting
+    # So that the cost stays in proportion to that of collecting. A function that refers to its node and to k others has k + 5.
+    OBJECTS_A_NODE = 32             # how many are looked into
     OBJECTS_AT_LEAST = 1 << 16
 
 cdef struct Met:                    # an object that attributes refer to, directly or not
