@@ -532,7 +532,8 @@ cdef class TapeView:
         So goes what only attributes of such nodes refer to, cycles through them included.
         """
         collect(tape)
-        while tape.dropped != NULL or tape.garbages > 0:
+        # Where a finalizer collects, the release that called it goes on with the rest.
+        while (tape.dropped != NULL or tape.garbages > 0) and not tape.releasing:
             release(tape)
             collect(tape)               # what was released may have been the last to hold others
 
