@@ -239,6 +239,13 @@ class Attributes(RuleBasedStateMachine):
                 delattr(value, name)
         self.look_always()
 
+    @rule(i=picks, k=picks)
+    def hold(self, i: int, k: int) -> None:
+        """A Value that is found again counts as any other, whatever becomes of the way to it."""
+        value, node = self.pick(i)
+        if node.children:
+            self.new(value.children[k % len(node.children)], node.children[k % len(node.children)])
+
     @precondition(lambda self: len(self.held) > 1)
     @rule(i=picks)
     def forget(self, i: int) -> None:
