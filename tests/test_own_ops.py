@@ -633,3 +633,15 @@ def test_children_may_be_any_iterable() -> None:
     for wrong in ((1.0,), "x", [None]):
         with pytest.raises(TypeError, match="children must be Values"):
             Value(3.0, wrong, "+")
+
+
+@pytest.mark.parametrize("make", [lambda s: 2.5**s, lambda s: s * 0.5, lambda s: s - 2.0, lambda s: s * s, microgpt.tanh])
+def test_own_step_in_a_graph_whose_sums_are_in_segments(make: Callable[[Value], Value]) -> None:
+    """Below a later operand of the dot an earlier one is used. A number in a node is not how many operands it has."""
+    called: list[float] = []
+    v = Vector([0.3, -0.7, 1.1])
+    node = make((v[1:] * v[:-1]) @ v[1:])
+    node._backward = lambda: called.append(node.grad)
+    node.backward()
+    assert called == [1.0]
+    assert v.grad == [0.0] * 3

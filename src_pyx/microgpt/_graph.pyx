@@ -131,7 +131,7 @@ cdef int propagate_own(Tape *t, Run run, uint32_t low, uint32_t high) except -1:
             refuse_without_partials(t, i)       # another one may have deleted it
             if t.node[i].op != LEAF:
                 propagate(t, i, low, high)
-        elif high == operands(t, i):        # of a sum in segments the one that comes first
+        elif t.node[i].op <= LAST_BINARY or high == operands(t, i):     # of a sum in segments the one that comes first
             own()
     return 0
 
