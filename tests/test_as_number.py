@@ -111,3 +111,15 @@ def test_twin_refuses_float_as_the_engine_does() -> None:
 def test_errors_speak_of_what_was_written(action: Any, message: str) -> None:
     with pytest.raises((TypeError, ZeroDivisionError), match=message):
         action(Value(2.0))
+
+
+@pytest.mark.parametrize(
+    ("divisors", "error"),
+    [([5e-165, 0.0], OverflowError), ([0.0, 5e-165], ZeroDivisionError), ([1.0, 0.0], ZeroDivisionError)],
+)
+def test_error_of_a_quotient_of_vectors_is_that_of_its_first_element(divisors: list[float], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        [1.0 / microgpt.reference.Value(divisor) for divisor in divisors]
+    for quotient in (lambda: Vector([1.0, 1.0]) / Vector(divisors), lambda: 1.0 / Vector(divisors)):
+        with pytest.raises(error):
+            quotient()
