@@ -7,13 +7,10 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from microgpt._matrix cimport Matrix
 from microgpt._runs cimport Operands, at
-from microgpt._tape cimport LEAF, MATRIX, Handle, new_stamp, stamp_run, tape
+from microgpt._tape cimport LEAF, MATRIX, Handle, new_stamp, references, stamp_run, tape
 from microgpt._value cimport value_of
 from microgpt._vector cimport Vector, elements
 from microgpt._vectors cimport adam, chosen
-
-cdef extern from "Python.h":
-    Py_ssize_t references "Py_REFCNT" (PyObject *o)
 
 
 def check_leaves(Vector parameters not None):

@@ -16,7 +16,7 @@ from libc.string cimport memset
 
 from microgpt cimport _tape
 from microgpt._ops cimport operand, operand_count
-from microgpt._tape cimport KEPT, LIVE, Handle, Tape, each_node, try_reallocate
+from microgpt._tape cimport KEPT, LIVE, Handle, Tape, each_node, references, try_reallocate
 
 cdef extern from *:
     """
@@ -40,7 +40,6 @@ cdef extern from *:
     ctypedef int (*visitproc)(PyObject *o, void *arg) noexcept
     int visit_referents(PyObject *o, visitproc visit, void *arg) noexcept
     bint refers_to_objects(PyObject *o) noexcept
-    Py_ssize_t references "Py_REFCNT" (PyObject *o) noexcept
 
 cdef enum:
     # So that the cost stays in proportion to that of collecting. A function that refers to its node and to k others has k + 5.

@@ -158,6 +158,13 @@ cdef int refuse_any_stale(Tape *t, const Run *order, size_t length) except -1:
     return 0
 
 
+cdef uint64_t refuse_changed(Tape *t, const Run *order, size_t length, uint64_t changes) except? 0:
+    """As `refuse_any_stale`, where other code ran and wrote leaves: there are more changes then. Return how many there are."""
+    if changes != t.changes:
+        refuse_any_stale(t, order, length)
+    return t.changes
+
+
 cdef int backward(Tape *t, uint32_t root) except -1:
     """Add d(root)/d(node) to the grad of every node that `root` reaches. The grad of root itself becomes 1."""
     cdef Pass this
@@ -193,9 +200,7 @@ cdef int propagate_all(Tape *t, uint32_t root, const Pass *this) except -1:
             PyErr_CheckSignals()    # a handler may make nodes, for which the arrays may move
             data = t.data
             grad = t.grad
-            if changes != t.changes:
-                changes = t.changes
-                refuse_any_stale(t, order, k)
+            changes = refuse_changed(t, order, k, changes)
         if own and has_own(t, &order[k - 1]):
             i = order[k - 1].first
             propagate_own(t, order[k - 1], this.segment[k - 1].low if this.split else 0,
@@ -203,9 +208,7 @@ cdef int propagate_all(Tape *t, uint32_t root, const Pass *this) except -1:
             data = t.data           # as after a signal
             grad = t.grad
             k -= 1
-            if changes != t.changes:
-                changes = t.changes
-                refuse_any_stale(t, order, k)
+            changes = refuse_changed(t, order, k, changes)
             continue
         i = order[k - 1].first
         node = &t.node[i]
@@ -377,7 +380,7 @@ cdef void mark_nodes(Tape *t, const Run *order, size_t length, uint8_t mark) noe
 
 def forget_other_threads():
     """In a child process: end what the threads that it has not were in the middle of."""
-    global searching, lent, latest
+    global searching, latest
     cdef unsigned long this = PyThread_get_thread_ident()
     cdef Pass **link = &latest
     if searching and searcher != this:

@@ -41,6 +41,9 @@ cdef extern from *:
     object revive(PyObject *dead)
     PyObject *revive_kept "revive" (PyObject *dead)     # the reference is the tape's
 
+cdef extern from "Python.h":
+    Py_ssize_t references "Py_REFCNT" (PyObject *o) noexcept    # the field itself is another one in free-threaded builds
+
 cdef enum:
     UNSEEN = 0                      # a computed node that the depth-first search has not reached
     SEEN = 1                        # reached; always so for a leaf, which has nothing below it

@@ -12,16 +12,13 @@ from microgpt._tape cimport (
     ABS, ACOS, ADD, ADD_CONSTANT, ASIN, ATAN, ATAN2, ATAN2_CONSTANT, BLOCK_END, CONSTANT_POW, COS, COSH, CUSTOM, ERF, EXP, EXPM1,
     FLOOR, GELU, HYPOT, HYPOT_CONSTANT, KEPT, LEAF, LGAMMA, LOG, LOG10, LOG1P, LOG2, MUL, MUL_CONSTANT, NO_PARTIALS, POW,
     POW_CONSTANT, RELU, SEEN, SIGMOID, SILU, SIN, SINH, SOFTPLUS, SPARES, SQRT, TANH, UNSEEN, VALUE, Handle, Spares, anchor,
-    anchor_new, custom_words, keep_spare, only_kept, partials, put_block, put_constant, put_leaf, put_pair, release, reserve,
-    reserve_listed, revive_kept, rewind_below, take_spare, tape, write_leaf
+    anchor_new, custom_words, keep_spare, only_kept, partials, put_block, put_constant, put_leaf, put_pair, references, release,
+    reserve, reserve_listed, revive_kept, rewind_below, take_spare, tape, write_leaf
 )
 
 from numbers import Real
 
 __import__("microgpt._cycles")      # looks after the attributes of this class
-
-cdef extern from "Python.h":
-    Py_ssize_t references "Py_REFCNT" (PyObject *o)     # the field itself is another one in free-threaded builds
 
 # What micrograd writes in `_op`; the other ops show their own name there.
 cdef dict MICROGRAD_NAMES = {"leaf": "", "add": "+", "mul": "*", "relu": "ReLU"}
