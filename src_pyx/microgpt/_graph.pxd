@@ -2,10 +2,10 @@
 
 from libc.stdint cimport uint32_t
 
-from microgpt._tape cimport Tape
+from microgpt._tape cimport Handle, Tape
 
-cdef int backward(Tape *t, uint32_t root) except -1
+cdef int backward(Tape *t, Handle root) except -1
 cdef int refuse_stale(Tape *t, uint32_t i) except -1
 cdef bint has_no_partials(Tape *t, uint32_t i) noexcept
 cdef int pass_on(Tape *t, uint32_t i) except -1
-cdef int zero_grad(Tape *t, uint32_t root) except -1
+cdef int zero_grad(Tape *t, Handle root) except -1

@@ -165,12 +165,12 @@ cdef uint64_t refuse_changed(Tape *t, const Run *order, size_t length, uint64_t 
     return t.changes
 
 
-cdef int backward(Tape *t, uint32_t root) except -1:
+cdef int backward(Tape *t, Handle root) except -1:
     """Add d(root)/d(node) to the grad of every node that `root` reaches. The grad of root itself becomes 1."""
     cdef Pass this
     begin(t, &this, root)
     try:
-        propagate_all(t, root, &this)
+        propagate_all(t, root.id, &this)
     finally:
         end(t, &this)
     return 0
@@ -182,16 +182,18 @@ cdef int propagate_all(Tape *t, uint32_t root, const Pass *this) except -1:
     cdef uint32_t i, count
     cdef double g
     cdef uint64_t changes
-    cdef double *data = t.data
-    cdef double *grad = t.grad
+    cdef double *data
+    cdef double *grad
     cdef const Run *order = this.order
     cdef const Node *node
     cdef bint own = t.own_backward
     refuse_any_stale(t, order, this.length)
     if own:
         refuse_any_without_partials(t, order, this.length)
-    grad[root] = 1.0
+    data = t.data
+    grad = t.grad
     changes = t.changes
+    grad[root] = 1.0
     k = this.length
     while k > 0:
         work += order[k - 1].count
@@ -271,13 +273,13 @@ cdef inline bint is_product_before(Tape *t, const Run *run, const Run *next) noe
             and is_product(t, run))
 
 
-cdef int zero_grad(Tape *t, uint32_t root) except -1:
+cdef int zero_grad(Tape *t, Handle root) except -1:
     """Set the grad of every node that `root` reaches to 0."""
     cdef Pass this
     cdef size_t k
     cdef uint32_t i, j
     begin(t, &this, root)
-    t.grad[root] = 0.0
+    t.grad[root.id] = 0.0
     for k in range(this.length):
         for i in range(this.order[k].first, this.order[k].first + this.order[k].count):
             for j in range(operand_count(t, i)):
@@ -286,8 +288,11 @@ cdef int zero_grad(Tape *t, uint32_t root) except -1:
     return 0
 
 
-cdef int begin(Tape *t, Pass *this, uint32_t root) except -1:
-    """Start a pass: order the nodes below `root`. Until its end ids stay as they are, though other code may run in the middle."""
+cdef int begin(Tape *t, Pass *this, Handle root) except -1:
+    """Start a pass: order the nodes below `root`. Until its end ids stay as they are, though other code may run in the middle.
+
+    Before, they do not: the id of `root` may become another one while this thread waits for its turn.
+    """
     global searching, searcher, lent, latest
     if searching:
         wait()
@@ -298,7 +303,7 @@ cdef int begin(Tape *t, Pass *this, uint32_t root) except -1:
         lent = False
     t.fixed += 1
     try:
-        this.split = arrange(t, root)
+        this.split = arrange(t, root.id)
         this.length = search.length
         forget(t)
         if latest != NULL:

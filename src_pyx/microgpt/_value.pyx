@@ -391,11 +391,10 @@ cdef class Value(Handle):
         Errors: RuntimeError if a leaf was changed after it was used, and for a node whose own `_backward` alone knows them.
         """
         cdef uint32_t k
-        cdef list values
-        _graph.refuse_stale(tape, node(self))
+        cdef list values = [None] * operand_count(tape, node(self))     # as in `children`; leaves could change, too
+        _graph.refuse_stale(tape, self.id)
         if _graph.has_no_partials(tape, self.id):
             raise RuntimeError(f"the node `{self.op}` was made without local_grads")
-        values = [None] * operand_count(tape, self.id)
         for k in range(<uint32_t>len(values)):
             values[k] = partial(tape, self.id, k)
         return tuple(values)
@@ -472,11 +471,13 @@ cdef class Value(Handle):
         Errors: RuntimeError if a leaf was changed after it was used.
         Cost: proportional to the nodes below; no recursion.
         """
-        _graph.backward(tape, node(self))
+        node(self)
+        _graph.backward(tape, self)
 
     def zero_grad(self):
         """Set grad to 0, here and at every node below."""
-        _graph.zero_grad(tape, node(self))
+        node(self)
+        _graph.zero_grad(tape, self)
 
     def detach(self):
         """Return a new leaf with the same data: no gradient comes here through it."""

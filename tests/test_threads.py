@@ -1,0 +1,187 @@
+"""Threads, and signals that let them run in the middle of a backward(): each computes as if it were alone.
+
+    MICROGPT_THREADS=60 pytest tests/test_threads.py
+
+goes on for 60 seconds instead of a few.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from microgpt import Adam, Value, Vector
+from microgpt._tape import get_tape
+
+SECONDS = float(os.environ.get("MICROGPT_THREADS", "4"))
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an alarm clock")
+
+
+@pytest.fixture
+def ring() -> Iterator[Callable[[Callable[[], None], float], None]]:
+    """A function that lets `action` run in a signal handler again and again, so many seconds after it began or ended."""
+    before = signal.getsignal(signal.SIGALRM)
+
+    def start(action: Callable[[], None], seconds: float) -> None:
+        def handler(number: int, frame: FrameType | None) -> None:
+            action()
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    yield start
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+Ring = Callable[[Callable[[], None], float], None]
+
+
+def chain(n: int) -> tuple[Value, Value]:
+    x = y = Value(1.0)
+    for _ in range(n):
+        y = y * 1.0000001
+    return x, y
+
+
+def is_searching() -> bool:
+    """Whether the signal handler that asks came while a backward() was looking for its order."""
+    try:
+        Value(1.0).backward()
+    except RuntimeError as error:
+        return "still looking for its order" in str(error)
+    return False
+
+
+@pytest.mark.parametrize("call", [Value.backward, Value.zero_grad])
+def test_a_node_that_moves_while_its_thread_waits_is_still_the_root(call: Callable[[Value], None], ring: Ring) -> None:
+    """Only one thread looks for an order at a time. Once it is done a collection may come before the next one's turn."""
+    junk = [Value(2.0) * 1.0 for _ in range(1000)]
+    w = Value(3.0)
+    root = w * w
+    w.grad = root.grad = 7.0
+    _, y = chain(1_000_000)
+    waiting = threading.Event()
+    thread = threading.Thread(target=lambda: (waiting.set(), call(root)))
+    started: list[bool] = []
+
+    def action() -> None:
+        if not started and is_searching():
+            started.append(True)
+            thread.start()
+            waiting.wait()
+            time.sleep(0.01)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(10)  # so that the other thread runs where this one sleeps, and nowhere else
+    try:
+        ring(action, 0.001)
+        while not started:
+            y.backward()
+        nodes = get_tape().nodes
+        junk.clear()
+        get_tape().collect()
+        assert get_tape().nodes == nodes - 2000
+    finally:
+        sys.setswitchinterval(interval)
+    thread.join()
+    assert (root.grad, w.grad) == ((1.0, 13.0) if call is Value.backward else (0.0, 0.0))
+
+
+def work(seed: int) -> list[str]:
+    """Train a few numbers; return the bits of all gradients on the way."""
+    rng = random.Random(seed)
+    parameters = Vector([rng.gauss(0, 1) for _ in range(20)])
+    optimizer = Adam(list(parameters))
+    bits = []
+    for _ in range(5):
+        loss = Vector(list(parameters)) @ parameters * parameters[0]
+        for _ in range(20):
+            loss = (loss + parameters[1]).tanh()
+        loss.backward()
+        bits += [g.hex() for g in parameters.grad]
+        optimizer.step()
+    return bits
+
+
+def test_threads_train_while_signals_come_in_the_middle_of_a_long_backward(ring: Ring) -> None:
+    """A signal handler, even an empty one, lets other threads run, which make nodes, drop them and change their own leaves."""
+    alone = {seed: work(seed) for seed in range(8)}
+    x, y = chain(1_000_000)
+    y.backward()
+    expected = x.grad
+    wrong: list[str] = []
+    rounds = dict.fromkeys(alone, 0)
+    stop = threading.Event()
+
+    def run(seed: int) -> None:
+        while not stop.is_set():
+            try:
+                if work(seed) != alone[seed]:
+                    wrong.append("other bits")
+            except RuntimeError as error:
+                wrong.append(str(error))
+            rounds[seed] += 1
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in alone]
+    ring(lambda: None, 0.002)
+    end = time.monotonic() + SECONDS
+    try:
+        for thread in threads:
+            thread.start()
+        while time.monotonic() < end and not wrong:
+            junk = [x * 1.0 for _ in range(1000)]
+            y.zero_grad()
+            y.backward()
+            assert x.grad == expected
+            del junk  # below nodes of other threads, which move
+            get_tape().collect()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+    assert min(rounds.values()) > 0
+
+
+def test_partials_are_refused_where_the_list_of_them_runs_code_that_changes_a_leaf() -> None:
+    """A new list may run the cyclic collector, so finalizers, so other threads."""
+    x, w = Value(2.0), Value(3.0)
+    y = x * w
+    outcomes = set()
+
+    class Ending:
+        def __del__(self) -> None:
+            x.data = 5.0
+
+    threshold = gc.get_threshold()
+    try:
+        for rest in range(50):  # allocations until the collector runs
+            x.data = 2.0
+            gc.collect()
+            gc.disable()
+            ending: Any = Ending()
+            ending.me = ending
+            del ending
+            gc.set_threshold(gc.get_count()[0] + rest)
+            gc.enable()
+            try:
+                outcomes.add(y.local_grads)
+            except RuntimeError as error:
+                outcomes.add(str(error).partition(":")[0])
+    finally:
+        gc.enable()
+        gc.set_threshold(*threshold)
+    assert outcomes <= {(3.0, 2.0), "a leaf used by `mul` was changed after it was used"}
