@@ -217,12 +217,16 @@ cdef object arithmetic(Arithmetic how, Vector v, object other, bint reflected):
 cdef uint32_t put_reciprocals(Operands x, uint32_t n) except 0:
     """x**-1, by which quotients are written."""
     cdef uint32_t i
+    tape.fixed += 1                 # a new exception can run the cyclic collector, so any code, and `x` is needed after it
     try:
-        return put_constant_run(POW_CONSTANT, x, n, -1.0)
-    except ZeroDivisionError:
-        pass
-    for i in range(n):              # the first element that cannot be divided by is a zero, told as such
-        refuse_zero(tape.data[at(x, i)])
+        try:
+            return put_constant_run(POW_CONSTANT, x, n, -1.0)
+        except ZeroDivisionError:
+            pass
+        for i in range(n):          # the first element that cannot be divided by is a zero, told as such
+            refuse_zero(tape.data[at(x, i)])
+    finally:
+        tape.fixed -= 1
 
 
 cdef uint32_t put_arithmetic(Arithmetic how, Operands x, Operands y, uint32_t n, bint reflected) except 0:
