@@ -645,3 +645,100 @@ def test_own_step_in_a_graph_whose_sums_are_in_segments(make: Callable[[Value], 
     node.backward()
     assert called == [1.0]
     assert v.grad == [0.0] * 3
+
+
+def in_segments() -> tuple[Value, Value, list[Value]]:
+    """A sum that backward() takes in parts, the leaf below it, and the operands, computed from each other."""
+    leaf = Value(2.0)
+    x = leaf * 1.0
+    operands = [x, x * 3.0, x * x, x * 5.0]
+    return leaf, Vector(operands).sum(), operands
+
+
+def test_a_sum_whose_own_step_ends_itself_is_called_once() -> None:
+    leaf, total, operands = in_segments()
+    root = total * 1.0
+    called: list[float] = []
+
+    def step() -> None:
+        node = root.children[0]
+        called.append(node.grad)
+        operands[0].grad += 10.0
+        del node._backward
+
+    total._backward = step
+    del total
+    root.backward()
+    assert (called, leaf.grad) == ([1.0], 10.0)
+    root.zero_grad()
+    root.backward()
+    assert (called, leaf.grad) == ([1.0], 1.0 + 3.0 + 4.0 + 5.0)
+
+
+def test_a_sum_that_is_passed_on_in_part_goes_on_so() -> None:
+    """What is set on it meanwhile counts from the next backward() on."""
+    leaf, total, operands = in_segments()
+    calls: list[str] = []
+
+    def step() -> None:
+        calls.append("operand")
+        operands[0].grad += 5.0 * operands[3].grad
+        total._backward = lambda: calls.append("sum")
+
+    operands[3]._backward = step
+    total.backward()
+    assert (calls, leaf.grad) == (["operand"], 1.0 + 3.0 + 4.0 + 5.0)
+    total.zero_grad()
+    total.backward()
+    assert (calls[1:], leaf.grad) == (["sum", "operand"], 0.0)
+
+
+def run_alone(code: str) -> str:
+    """Run `code` in a process of its own, where no node ever had a step of its own, and return what it prints."""
+    begin = "from microgpt import Value, Vector\nfrom microgpt._tape import get_tape\n"
+    result = subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+def test_own_steps_written_into_the_dict_of_a_value_count() -> None:
+    code = """
+x = Vector([1.0, 2.0, 3.0])
+leaf, inner = x[1], (x * 2.0)[0]
+root = (x * 3.0).sum() + inner
+of_leaf, of_inner = vars(leaf), vars(inner)
+calls = []
+for _ in range(2):
+    of_leaf["_backward"] = lambda: calls.append("leaf")
+    of_inner.update(_backward=lambda: calls.append("inner"))
+    root.backward()
+    print(*sorted(calls), x.grad)
+    root.zero_grad()
+    calls.clear()
+    of_leaf.clear()
+    del of_inner["_backward"]
+    root.backward()
+    print(*calls, x.grad)
+    root.zero_grad()
+"""
+    assert run_alone(code) == 2 * "inner leaf [3.0, 3.0, 3.0]\n[5.0, 3.0, 3.0]\n"
+
+
+def test_a_leaf_whose_step_went_with_its_dict_is_an_ordinary_leaf() -> None:
+    code = """
+x, others = Value(2.0), Vector([0.0] * 9)
+y = x * 3.0
+y.backward()                        # y, node 11, keeps a gradient
+v = Vector([5.0, 6.0, 7.0])
+leaf = v[0]
+leaf._backward = lambda: None
+x.data, others.data = 2.0, [1.0] * 9
+leaf.data = 5.0                     # what a leaf was set from, for the eleventh time
+vars(leaf).clear()
+del leaf
+get_tape().collect()
+v.sum().backward()
+(v * 2.0).sum().backward()
+print(x.grad, v.grad)
+"""
+    assert run_alone(code) == "3.0 [3.0, 3.0, 3.0]\n"

@@ -1,4 +1,4 @@
-"""Threads, and signals that let them run in the middle of a backward(): each computes as if it were alone.
+"""Threads, and the signals and finalizers in which they run in the middle of an op: each computes as if it were alone.
 
     MICROGPT_THREADS=60 pytest tests/test_threads.py
 
@@ -11,10 +11,12 @@ import gc
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -156,32 +158,130 @@ def test_threads_train_while_signals_come_in_the_middle_of_a_long_backward(ring:
     assert min(rounds.values()) > 0
 
 
-def test_partials_are_refused_where_the_list_of_them_runs_code_that_changes_a_leaf() -> None:
-    """A new list may run the cyclic collector, so finalizers, so other threads."""
-    x, w = Value(2.0), Value(3.0)
-    y = x * w
-    outcomes = set()
+@contextmanager
+def finalizer(action: Callable[[], None], rest: int) -> Iterator[None]:
+    """Let the cyclic collector come, and `action` run, after `rest` more objects."""
 
     class Ending:
         def __del__(self) -> None:
-            x.data = 5.0
+            action()
 
     threshold = gc.get_threshold()
+    gc.collect()
+    gc.disable()
+    ending: Any = Ending()
+    ending.me = ending
+    del ending
+    gc.set_threshold(gc.get_count()[0] + rest)
+    gc.enable()
     try:
-        for rest in range(50):  # allocations until the collector runs
-            x.data = 2.0
-            gc.collect()
-            gc.disable()
-            ending: Any = Ending()
-            ending.me = ending
-            del ending
-            gc.set_threshold(gc.get_count()[0] + rest)
-            gc.enable()
+        yield
+    finally:
+        gc.set_threshold(*threshold)
+
+
+def test_partials_are_refused_where_the_list_of_them_runs_code_that_changes_a_leaf() -> None:
+    x, w = Value(2.0), Value(3.0)
+    y = x * w
+    outcomes = set()
+    for rest in range(50):
+        x.data = 2.0
+        with finalizer(lambda: setattr(x, "data", 5.0), rest):
             try:
                 outcomes.add(y.local_grads)
             except RuntimeError as error:
                 outcomes.add(str(error).partition(":")[0])
-    finally:
-        gc.enable()
-        gc.set_threshold(*threshold)
     assert outcomes <= {(3.0, 2.0), "a leaf used by `mul` was changed after it was used"}
+
+
+def test_a_division_by_zero_is_told_as_such_where_its_exception_runs_code_that_moves_nodes() -> None:
+    outcomes = set()
+    for rest in range(50):
+        held = [Value(1.0) for _ in range(500)]
+        x, y = Vector([1.0] * 4), Vector([1.0, 2.0, -0.0, 4.0])
+
+        def move(held: list[Value] = held) -> None:
+            held.clear()
+            get_tape().collect()
+            held += [Value(1.0) for _ in range(900)]
+
+        with finalizer(move, rest):
+            try:
+                x / y
+            except (ZeroDivisionError, SystemError) as error:
+                outcomes.add(str(error))
+    assert outcomes == {"division by a Value whose data is -0.0"}
+
+
+def test_a_step_that_a_signal_handler_sets_in_the_middle_is_called() -> None:
+    """Also the first one of the process."""
+    code = """
+import signal
+from microgpt import Value
+x = Value(1.0)
+y = low = x * 1.0
+for _ in range(3_000_000):
+    y = y * 1.0
+calls, passes = [], []
+def handler(*_):
+    try:
+        (y * 1.0).backward()
+    except RuntimeError as error:
+        if "shares computed nodes" in str(error):       # the search is over
+            passes.append(len(passes))
+            low._backward = lambda: calls.append(low.grad)
+            return
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+signal.signal(signal.SIGALRM, handler)
+while not passes:
+    x.grad = 0.0
+    y.zero_grad()
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+    y.backward()
+print(calls, x.grad)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (result.stdout, result.stderr) == ("[1.0] 0.0\n", "")
+
+
+def test_a_leaf_gets_or_loses_its_step_when_no_thread_looks_for_an_order(ring: Ring) -> None:
+    """The mark that tells such a leaf would be taken for one of the search's own. A signal handler cannot wait: it is told."""
+    _, y = chain(1_000_000)
+    getting, losing = Value(1.0), Value(1.0)
+    losing._backward = lambda: calls.append("lost")
+    root = Vector([getting, losing, y]).sum()
+    calls: list[str] = []
+    told: list[str] = []
+
+    def get() -> None:
+        getting._backward = lambda: calls.append("got")
+
+    def lose() -> None:
+        del losing._backward
+
+    threads = [threading.Thread(target=change) for change in (get, lose)]
+
+    def action() -> None:
+        if threads[0].ident or not is_searching():
+            return
+        for change in (get, lose):
+            try:
+                change()
+            except RuntimeError as error:
+                told.append(str(error))
+        for thread in threads:
+            thread.start()
+        time.sleep(0.01)
+
+    ring(action, 0.001)
+    while not threads[0].ident:
+        root.backward()
+    for thread in threads:
+        thread.join()
+    assert len(told) == 2
+    for message in told:
+        assert "nor change the _backward of a leaf, while one is still looking for its order" in message
+    for _ in range(2):
+        calls.clear()
+        root.backward()
+        assert calls == ["got"]

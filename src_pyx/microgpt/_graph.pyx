@@ -3,9 +3,10 @@
 While a pass goes on, other code may run: signal handlers, own `_backward` functions, and with them other threads. It may make
 nodes, drop them, and go through other graphs. So a pass keeps the order it was given, ids stay as they are until it ends
 (`fixed`), and where other code ran the pass looks whether leaves were changed. Only searches are one at a time: they share marks.
-A thread waits for that of another.
+A thread waits for that of another, also where it gives a leaf a `_backward` or takes it away, which is a mark, too.
 """
 
+from cpython.dict cimport PyDict_Next
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -18,7 +19,8 @@ from microgpt._ops cimport (
 from microgpt._order cimport BETWEEN_SIGNALS, Segment, arrange, first, forget, free_large, operands, search, second
 from microgpt._recall cimport Run
 from microgpt._tape cimport (
-    ADD, CUSTOM, DOT, LAST_BINARY, LAST_UNARY, LEAF, LIVE, MUL, NO_PARTIALS, Handle, Node, Tape, has_changed, tape
+    ADD, CUSTOM, DOT, LAST_BINARY, LAST_UNARY, LEAF, LIVE, MUL, NO_PARTIALS, SEEN, UNSEEN, Handle, Node, Tape, has_changed,
+    references, tape
 )
 
 import os
@@ -105,6 +107,14 @@ cdef int pass_on(Tape *t, uint32_t i) except -1:
     return 0
 
 
+cdef void note_own(Tape *t, uint32_t i, bint own) noexcept:
+    """Note that node `i` has a `_backward` of its own now, or none. A search may not be under way if it is a leaf."""
+    t.own_backward |= own
+    if t.node[i].op == LEAF:
+        t.own_leaves |= own
+        t.seen[i] = UNSEEN if own else SEEN     # the search comes to it, as to a computed node
+
+
 cdef bint has_own(Tape *t, const Run *run) noexcept:
     """Whether a node of the run may have its own `_backward`, or has no other."""
     cdef uint32_t i
@@ -120,18 +130,28 @@ cdef bint has_own(Tape *t, const Run *run) noexcept:
     return False
 
 
-cdef int propagate_own(Tape *t, Run run, uint32_t low, uint32_t high) except -1:
-    """As `propagate`, node by node: those with their own `_backward` do what that does. `low`, `high`: of a run of one."""
+cdef int propagate_own(Tape *t, Run run, uint32_t low, uint32_t high, set done) except -1:
+    """As `propagate`, node by node: those with their own `_backward` do what that does. `low`, `high`: of a run of one.
+
+    Of a sum in segments the one that comes first decides for all: where it is called there, the sum is `done`. In between others
+    may set or delete it.
+    """
     cdef uint32_t i
     for i in range(run.first + run.count - 1, run.first - 1, -1):
         if run.count > 1:
             high = operands(t, i)
-        own = attributes_at(t, i).get("_backward")
+        own = None
+        if t.node[i].op <= LAST_BINARY or high == operands(t, i):
+            own = attributes_at(t, i).get("_backward")
+        elif i in done:
+            continue
         if own is None:
             refuse_without_partials(t, i)       # another one may have deleted it
             if t.node[i].op != LEAF:
                 propagate(t, i, low, high)
-        elif t.node[i].op <= LAST_BINARY or high == operands(t, i):     # of a sum in segments the one that comes first
+        else:
+            if low > 0:
+                done.add(i)
             own()
     return 0
 
@@ -187,6 +207,7 @@ cdef int propagate_all(Tape *t, uint32_t root, const Pass *this) except -1:
     cdef const Run *order = this.order
     cdef const Node *node
     cdef bint own = t.own_backward
+    cdef set done = set() if this.split else None
     refuse_any_stale(t, order, this.length)
     if own:
         refuse_any_without_partials(t, order, this.length)
@@ -202,11 +223,12 @@ cdef int propagate_all(Tape *t, uint32_t root, const Pass *this) except -1:
             PyErr_CheckSignals()    # a handler may make nodes, for which the arrays may move
             data = t.data
             grad = t.grad
+            own = t.own_backward    # and set the first `_backward`
             changes = refuse_changed(t, order, k, changes)
-        if own and has_own(t, &order[k - 1]):
+        if own and (has_own(t, &order[k - 1]) or (done and order[k - 1].first in done)):
             i = order[k - 1].first
             propagate_own(t, order[k - 1], this.segment[k - 1].low if this.split else 0,
-                          this.segment[k - 1].high if this.split else operands(t, i))
+                          this.segment[k - 1].high if this.split else operands(t, i), done)
             data = t.data           # as after a signal
             grad = t.grad
             k -= 1
@@ -303,6 +325,8 @@ cdef int begin(Tape *t, Pass *this, Handle root) except -1:
         lent = False
     t.fixed += 1
     try:
+        if t.shown:
+            look_at_shown(t)
         this.split = arrange(t, root.id)
         this.length = search.length
         forget(t)
@@ -322,6 +346,32 @@ cdef int begin(Tape *t, Pass *this, Handle root) except -1:
     latest = this
     lent = True
     return 0
+
+
+cdef void look_at_shown(Tape *t) noexcept:
+    """Note where a `_backward` was written into, or taken out of, the `__dict__` of a Value, past its setter. As long as somebody
+    holds one that may happen again.
+    """
+    cdef uint32_t i
+    cdef PyObject *handle
+    t.shown = False
+    for i in range(1, t.top):
+        handle = t.handle[i]
+        while handle != NULL:
+            if (<Handle>handle).attributes != NULL:
+                t.shown |= references((<Handle>handle).attributes) > 1
+                note_own(t, i, holds_own((<Handle>handle).attributes))
+            handle = (<Handle>handle).next
+
+
+cdef bint holds_own(PyObject *attributes) noexcept:
+    """Whether a `_backward` is among these. No key compares itself, which might be any code."""
+    cdef Py_ssize_t i = 0
+    cdef PyObject *key
+    while PyDict_Next(<object>attributes, &i, &key, NULL):
+        if type(<object>key) is str and <str>key == "_backward":
+            return True
+    return False
 
 
 cdef void end(Tape *t, Pass *this) noexcept:
@@ -344,8 +394,8 @@ cdef int wait() except -1:
     """Wait until the search of another thread has ended. It let this one run since a signal had come."""
     while searching:
         if searcher == PyThread_get_thread_ident():
-            raise RuntimeError("a signal handler cannot call backward() or zero_grad() while one is still looking for its order: "
-                               "set a flag there, and call it afterwards")
+            raise RuntimeError("a signal handler cannot call backward() or zero_grad(), nor change the _backward of a leaf, "
+                               "while one is still looking for its order: set a flag there, and do it afterwards")
         sleep(0.0001)
     return 0
 

@@ -152,6 +152,7 @@ cdef struct Tape:
     bint releasing                  # `release` is under way
     bint own_backward               # whether a node ever had a `_backward` of its own, or no partials
     bint own_leaves                 # whether a leaf ever had
+    bint shown                      # whether a `__dict__` was handed out, into which one may be written
 
     uint32_t *pool                  # operands listed one by one: a block per node (put_block)
     size_t pool_top                 # first free word
@@ -173,7 +174,7 @@ cdef struct Tape:
 
     uint32_t fence                  # where AddressSanitizer has the arrays end
     uint32_t no_grad                # contexts entered in which results are leaves (_no_grad.pyx)
-    uint32_t fixed                  # passes that have ids in use: while there are any, no collection
+    uint32_t fixed                  # passes and others that have ids in use: while there are any, no collection
     uint32_t peak                   # highest top of the last `rewinds` rewinds, to see whether the arrays are too large
     uint32_t rewinds
 

@@ -300,9 +300,9 @@ cdef void collect(Tape *t) noexcept:
             if (<Handle>handle).kind != KEPT:
                 each_node(handle, t, mark_node)
             attributes |= (<Handle>handle).attributes != NULL
-            own_leaves |= t.node[i].op == LEAF and not t.seen[i] & SEEN
             handle = (<Handle>handle).next
         if t.seen[i] & LIVE:
+            own_leaves |= t.node[i].op == LEAF and not t.seen[i] & SEEN
             mark_operands(t, i)
         elif t.handle[i] != NULL:
             drop_kept(t, i)

@@ -11,7 +11,7 @@ from microgpt._ops cimport evaluate, name_of, operand, operand_count, partial
 from microgpt._tape cimport (
     ABS, ACOS, ADD, ADD_CONSTANT, ASIN, ATAN, ATAN2, ATAN2_CONSTANT, BLOCK_END, CONSTANT_POW, COS, COSH, CUSTOM, ERF, EXP, EXPM1,
     FLOOR, GELU, HYPOT, HYPOT_CONSTANT, KEPT, LEAF, LGAMMA, LOG, LOG10, LOG1P, LOG2, MUL, MUL_CONSTANT, NO_PARTIALS, POW,
-    POW_CONSTANT, RELU, SEEN, SIGMOID, SILU, SIN, SINH, SOFTPLUS, SPARES, SQRT, TANH, UNSEEN, VALUE, Handle, Spares, anchor,
+    POW_CONSTANT, RELU, SIGMOID, SILU, SIN, SINH, SOFTPLUS, SPARES, SQRT, TANH, VALUE, Handle, Spares, anchor,
     anchor_new, custom_words, keep_spare, only_kept, partials, put_block, put_constant, put_leaf, put_pair, references, release,
     reserve, reserve_listed, revive_kept, rewind_below, take_spare, tape, write_leaf
 )
@@ -187,6 +187,13 @@ cdef dict attributes_of(Value value):
         Py_INCREF(attributes)       # owner: the value, or the tape in its place, until the node is gone
         value.attributes = <PyObject *>attributes
     return <dict>value.attributes
+
+
+cdef int wait_with_leaf(Value value) except -1:
+    """Wait until no search is under way, which would take the mark of a leaf for its own."""
+    if tape.node[node(value)].op == LEAF:
+        _graph.wait()
+    return 0
 
 
 cdef object attribute(Value value, str name):
@@ -428,7 +435,8 @@ cdef class Value(Handle):
     def _backward(self):
         """A function of no arguments that does this node's step of backward(): adds to the grad of each child.
 
-        It can be set, to one of your own, which backward() then calls when it comes to the node.
+        It can be set, to one of your own, which backward() then calls when it comes to the node. A backward() that is under way
+        does so, too, unless the node is a leaf or the function was written into vars(value): then the next one does.
         """
         node(self)
         own = attribute(self, "_backward")
@@ -438,25 +446,24 @@ cdef class Value(Handle):
     def _backward(self, function):
         if not callable(function):
             raise TypeError(f"_backward must be a function of no arguments, got {type(function).__name__}")
-        tape.own_backward = True
-        if tape.node[node(self)].op == LEAF:
-            tape.own_leaves = True
-            tape.seen[self.id] = UNSEEN         # the search comes to it, as to a computed node
+        wait_with_leaf(self)
+        _graph.note_own(tape, self.id, True)
         attributes_of(self)["_backward"] = function
 
     @_backward.deleter
     def _backward(self):
+        wait_with_leaf(self)
         if attribute(self, "_backward") is None:
             raise AttributeError("this Value has no _backward of its own")
+        _graph.note_own(tape, self.id, False)
         del attributes_of(self)["_backward"]
-        if tape.node[self.id].op == LEAF:
-            tape.seen[self.id] = SEEN
 
     def _pass_on(self):
         _graph.pass_on(tape, node(self))
 
     @property
     def __dict__(self):
+        tape.shown = True
         return attributes_of(self)
 
     def __setstate__(self, state):
