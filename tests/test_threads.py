@@ -95,7 +95,7 @@ def test_a_node_that_moves_while_its_thread_waits_is_still_the_root(call: Callab
         nodes = get_tape().nodes
         junk.clear()
         get_tape().collect()
-        assert get_tape().nodes == nodes - 2000
+        assert get_tape().nodes <= nodes - 2000
     finally:
         sys.setswitchinterval(interval)
     thread.join()
