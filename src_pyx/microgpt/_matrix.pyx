@@ -265,9 +265,12 @@ cdef object taken(object index, object owner, uint32_t count, uint32_t n, str wh
         if step == 1 and some > 0:
             return new_rows(row_at(part(elements_of(owner), <uint32_t>first * n), <uint32_t>some * n), n)
         return gathered(owner, n, list(range(first, first + some * step, step)), count, what)
+    if isinstance(index, tuple):    # of numpy's arrays x[i, j] is an element
+        raise TypeError(f"rows are chosen by a number, a slice or a list; x[i][j] is an element, x[[i, j]] are two rows, got "
+                        f"{index}")
     if not isinstance(index, int):
         index = as_list(index)
-    if isinstance(index, (list, tuple, range)):
+    if isinstance(index, (list, range)):
         chosen = []
         for item in list(index):
             if isinstance(item, bool):
