@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable
 
 import pytest
 
-from microgpt import Value
+from microgpt import Matrix, Value
 from microgpt._tape import get_tape
 
 
@@ -18,6 +21,31 @@ class Sub(Value):
 
 class Thing:
     pass
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copied_matrix_has_what_was_written_on_its_elements(way: Callable[[Matrix], Matrix]) -> None:
+    matrix = Matrix([[1.0, 2.0], [3.0, 4.0]])
+    held = matrix[0][1]
+    held.label = "held"
+    matrix[1][0].label, matrix[1][0].matrix = "found again", matrix
+    matrix.grad = [[0.5, 1.5], [2.5, 3.5]]
+    copied = way(matrix)
+    assert [[v.label for v in row] for row in copied] == [["", "held"], ["found again", ""]]
+    assert copied[1][0].matrix is (matrix if way is copy.copy else copied)
+    assert (copied.data, copied.grad) == (matrix.data, matrix.grad)
+    copied[0][1].label = "the copy's"
+    assert held.label == "held"
+
+
+def test_an_own_step_of_an_element_is_copied_with_the_matrix() -> None:
+    matrix = Matrix([[1.0, 2.0]])
+    passed: list[float] = []
+    matrix[0][1]._backward = lambda: passed.append(1.0)
+    copied = copy.deepcopy(matrix)
+    del matrix
+    (copied @ [1.0, 1.0]).sum().backward()
+    assert passed == [1.0]
 
 
 def test_a_value_that_is_found_again_keeps_its_node() -> None:

@@ -10,7 +10,7 @@ from microgpt._runs cimport Operands, at, part, put_products, run
 from microgpt._tape cimport (
     ABS, BLOCK_END, MATRIX, Behaviour, Handle, Tape, Visit, anchor, put_leaf, reserve, reserve_listed, tape
 )
-from microgpt._value cimport Value, number
+from microgpt._value cimport Value, number, written_on
 from microgpt._vector cimport (
     EDGE, MINUS, OVER, PLUS, POWER, TIMES, WHOLE, Arithmetic, Vector, apply, arithmetic, as_list, as_vector, detached, elements,
     fill, floats, is_nested, new_vector, no_array, numbers, numbers_of, place, room_for_ids, settle, settle_listed,
@@ -441,12 +441,22 @@ cdef class Matrix(Handle):
         return Matrix(row_numbers_of(all_of(self), self.columns, False))
 
     def __reduce__(self):
-        """Copy and pickle the leaves with their gradients."""
+        """Copy and pickle the leaves with their gradients and what was written on them."""
         cdef Vector leaves = all_of(self)
-        return Matrix, (row_numbers_of(leaves, self.columns, False),), row_numbers_of(leaves, self.columns, True)
+        cdef dict written = {}
+        cdef uint32_t i
+        for i in range(leaves.n):
+            attributes = written_on(self.start + i)
+            if attributes is not None:
+                written[i] = attributes
+        grads = row_numbers_of(leaves, self.columns, True)
+        return Matrix, (row_numbers_of(leaves, self.columns, False),), (grads, written)
 
-    def __setstate__(self, grad):
-        set_grads(self, grad)
+    def __setstate__(self, state):
+        grads, written = state
+        set_grads(self, grads)
+        for i, attributes in written.items():
+            all_of(self)[i].__setstate__(attributes)
 
     def __repr__(self):
         return f"Matrix(data={shown_rows(all_of(self), self.columns)})"

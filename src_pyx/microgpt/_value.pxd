@@ -10,6 +10,7 @@ cdef class Value(Handle):
 
 cdef uint32_t node(Value value) except 0
 cdef dict attributes_of(Value value)
+cdef dict written_on(uint32_t id)
 cdef Value new_value()
 cdef Value value_of(uint32_t id)
 cdef Value unary(uint8_t op, Value x)

@@ -201,6 +201,18 @@ cdef object attribute(Value value, str name):
     return None if value.attributes == NULL else (<dict>value.attributes).get(name)
 
 
+cdef dict written_on(uint32_t id):
+    """Return a copy of what was written on node `id`, None for nothing."""
+    cdef PyObject *handle = tape.handle[id]
+    cdef dict attributes
+    while handle != NULL:
+        if (<Handle>handle).attributes != NULL:
+            attributes = <dict>(<Handle>handle).attributes
+            return attributes.copy() or None
+        handle = (<Handle>handle).next
+    return None
+
+
 # The handle comes first, then room, then the value, then the node: whichever fails, nothing half-made stays.
 
 cdef Value unary(uint8_t op, Value x):
