@@ -202,7 +202,7 @@ def test_a_list_that_lies_about_its_items() -> None:
         (IndexError, lambda m: cross_entropy(m[:], [0, 1, 2]), "0 <= target < 2, got 2"),
         (TypeError, lambda m: cross_entropy(m[:], [0, 1, 0.5]), "float"),
         (TypeError, lambda m: cross_entropy(m[:], 1), "a target for each row, got int"),
-        (ValueError, lambda m: setattr(m[:], "grad", [[1.0, 2.0]]), "Rows of 3 rows need 3 rows, got 1"),
+        (ValueError, lambda m: setattr(m[:], "grad", [[1.0, 2.0]]), "3 rows of numbers needed for Rows, got 1"),
         (ValueError, lambda m: microgpt.attention(m[:], [m[:2]], [m[:2]], 1), "a key for each of 3 queries, got 2"),
         (ValueError, lambda m: microgpt.attention(m[:], [m[:]], [m[:2]], 1), "got 3 and 2"),
         (ValueError, lambda m: microgpt.attention(m[:], [matrix(3, 4)[:]], [m[:]], 1), "got 4"),

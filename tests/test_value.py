@@ -15,7 +15,7 @@ import pytest
 from op_table import Engine
 
 import microgpt
-from microgpt import Matrix, Value, Vector
+from microgpt import Matrix, Rows, Value, Vector
 from microgpt._tape import get_tape
 
 Refusal = Callable[[type[Exception], Callable[[], Any]], str]
@@ -292,6 +292,36 @@ def test_messages_say_what_was_given_and_what_is_allowed(refusal: Refusal) -> No
     assert "fractional exponent 0.5, got -2.0" in refusal(ValueError, lambda: Value(-2.0) ** 0.5)
     assert refusal(TypeError, lambda: Value("a")) == "Value needs a number, got str"
     assert "'str'" in refusal(TypeError, lambda: Value(1.0) + "a")
+
+
+@pytest.mark.parametrize("wrong", [5, None])
+def test_children_and_partials_that_are_no_lists_are_told(refusal: Refusal, wrong: Any) -> None:
+    name = type(wrong).__name__
+    for make in (lambda: Value(1.0, wrong), lambda: Value(1.0, _children=wrong)):
+        assert refusal(TypeError, make) == f"children must be Values in a tuple or list, got {name}"
+    x = Value(1.0)
+    message = refusal(TypeError, lambda: Value(1.0, (x,), wrong))
+    assert message == f"local_grads must be numbers in a tuple or list, got {name}"
+
+
+@pytest.mark.parametrize(
+    ("thing", "name"),
+    [(Value(1.0), "data"), (Value(1.0), "grad"), (Value(1.0), "_op")]
+    + [(thing, name) for thing in (Vector([1.0]), Matrix([[1.0]]), Rows([[1.0]])) for name in ("data", "grad")],
+)
+def test_what_cannot_be_deleted_is_told_as_python_tells_it(thing: Any, name: str) -> None:
+    with pytest.raises(AttributeError):
+        delattr(thing, name)
+
+
+def test_the_name_of_an_op_is_deleted_like_any_attribute() -> None:
+    y = Value(1.0) * Value(2.0)
+    y._op = "mine"
+    assert (y._op, y.op) == ("mine", "mine")
+    del y._op
+    assert (y._op, y.op) == ("*", "mul")
+    with pytest.raises(AttributeError, match="no _op of its own"):
+        del y._op
 
 
 def test_subclass_that_forgets_to_make_itself_is_told(refusal: Refusal) -> None:

@@ -279,6 +279,9 @@ def test_classes_show_their_signature() -> None:
         assert kind.__doc__[0].isupper()
 
 
+LEAVES = Matrix([[1.0], [2.0]])
+
+
 @pytest.mark.parametrize(
     ("exception", "function", "words"),
     [
@@ -293,7 +296,7 @@ def test_classes_show_their_signature() -> None:
         (ValueError, lambda: np.ones((3, 2)) @ Vector([1.0, 2.0]), "(3, 2) @ a Vector of 2: write Matrix(rows) @ vector"),
         (ValueError, lambda: Vector(np.ones((2, 3))), "got (2, 3)"),
         (ValueError, lambda: Matrix(np.ones((2, 3, 4))), "two dimensions, got (2, 3, 4)"),
-        (TypeError, lambda: Matrix(np.ones(2)), "rows of numbers, got float"),
+        (TypeError, lambda: Matrix(np.ones(2)), "a row of a Matrix needs a list of numbers, got float"),
         (ValueError, lambda: Matrix([[1.0, 2.0]]) @ np.ones((1, 2)), "a Matrix of (1, 2) @ (1, 2): write matrix @ Rows(x)"),
         (TypeError, lambda: Vector(np.array(1.0)), "got float"),
         (TypeError, lambda: Vector([1.0]) + np.array(1j), ""),
@@ -310,7 +313,13 @@ def test_classes_show_their_signature() -> None:
         (ValueError, lambda: Matrix([[]]), "at least one"),
         (ValueError, lambda: Matrix([[1.0], [1.0, 2.0]]), "1 in row 0 and 2 in row 1"),
         (TypeError, lambda: Matrix([["a"]]), "got str"),
-        (TypeError, lambda: Matrix([1.0]), ""),
+        (TypeError, lambda: Matrix([1.0]), "a row of a Matrix needs a list of numbers, got float"),
+        (TypeError, lambda: Matrix(5), "rows of numbers needed for a Matrix, got int"),  # type: ignore[arg-type]
+        (TypeError, lambda: Matrix(None), "rows of numbers needed for a Matrix, got NoneType"),  # type: ignore[arg-type]
+        (TypeError, lambda: setattr(LEAVES, "data", 5), "rows of numbers needed for a Matrix, got int"),
+        (TypeError, lambda: setattr(LEAVES, "grad", None), "rows of numbers needed for a Matrix, got NoneType"),
+        (ValueError, lambda: setattr(LEAVES, "data", [[1.0]] * 3), "2 rows of numbers needed for a Matrix, got 3"),
+        (TypeError, lambda: setattr(LEAVES[0], "data", 5), "a Vector's data or grad needs a list of numbers, got int"),
         (ValueError, lambda: Matrix([[1.0, 2.0]]) @ Vector([1.0]), "2, got 1"),
         (TypeError, lambda: Matrix([[1.0, 2.0]]) @ 3.0, ""),
         (IndexError, lambda: microgpt.cross_entropy([1.0, 2.0], 2), "got 2"),

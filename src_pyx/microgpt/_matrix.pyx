@@ -144,6 +144,10 @@ cdef class Rows:
         cdef list values = flat_numbers(grad, count_of(as_rows(self)), self.n, "Rows")
         write_grads(elements(self.vector, 0), values)
 
+    @grad.deleter
+    def grad(self):
+        raise AttributeError("grad of Rows cannot be deleted")
+
     def detach(self):
         """Return Rows of new leaves with the same data: no gradient comes here through them."""
         return new_rows(detached(as_rows(self).vector), self.n)
@@ -339,14 +343,22 @@ cdef list flat_numbers(object given, uint32_t count, uint32_t n, str what):
     """Return the floats of `count` rows of `n`, row after row."""
     cdef list values = []
     cdef size_t rows = 0
-    if isinstance(given, (Handle, Rows)):
-        raise TypeError(f"{what} need rows of numbers, got {type(given).__name__}: take its data")
+    refuse_no_rows(given, what)
     for row in given:
         values += numbers(row, n)
         rows += 1
     if rows != count:
-        raise ValueError(f"{what} of {count} rows need {count} rows, got {rows}")
+        raise ValueError(f"{count} rows of numbers needed for {what}, got {rows}")
     return values
+
+
+cdef int refuse_no_rows(object given, str what) except -1:
+    """Raise TypeError for what cannot be rows of plain numbers."""
+    if isinstance(given, (Handle, Rows)):
+        raise TypeError(f"rows of numbers needed for {what}, got {type(given).__name__}: take its data")
+    if not hasattr(given, "__iter__"):
+        raise TypeError(f"rows of numbers needed for {what}, got {type(given).__name__}")
+    return 0
 
 
 cdef void each_of_matrix(PyObject *matrix, Tape *t, Visit visit) noexcept:
@@ -376,13 +388,12 @@ cdef class Matrix(Handle):
     def __init__(self, rows):
         cdef list given = []
         cdef size_t columns
-        if isinstance(rows, (Handle, Rows)):
-            raise TypeError(f"a Matrix needs rows of numbers, got {type(rows).__name__}: take its data")
+        refuse_no_rows(rows, "a Matrix")
         rows = as_list(rows)
         if isinstance(rows, (list, tuple)) and len(shape_of_list(rows)) > 2:
             raise ValueError(f"a Matrix has two dimensions, got {shape_of_list(rows)}")
         for row in rows:
-            given.append(floats(row, "Matrix"))
+            given.append(floats(row, "a row of a Matrix"))
         if self.rows != 0:          # asked here, as in Vector.__init__
             raise TypeError("a Matrix is made once: __init__ was called again")
         if not given or not given[0]:
@@ -427,6 +438,10 @@ cdef class Matrix(Handle):
         cdef list values = flat_numbers(data, self.rows, self.columns, "a Matrix")
         write_leaves(run(self.start), values)
 
+    @data.deleter
+    def data(self):
+        raise AttributeError("data of a Matrix cannot be deleted")
+
     @property
     def grad(self):
         """The gradients, a list of rows of floats. Settable."""
@@ -435,6 +450,10 @@ cdef class Matrix(Handle):
     @grad.setter
     def grad(self, grad):
         set_grads(self, grad)
+
+    @grad.deleter
+    def grad(self):
+        raise AttributeError("grad of a Matrix cannot be deleted")
 
     def detach(self):
         """Return a Matrix of new leaves with the same data: no gradient comes here through them."""

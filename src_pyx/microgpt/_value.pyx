@@ -201,6 +201,14 @@ cdef object attribute(Value value, str name):
     return None if value.attributes == NULL else (<dict>value.attributes).get(name)
 
 
+cdef int delete_own(Value value, str name) except -1:
+    """Take `name` off `value`, whose node then has the one of its op again."""
+    if attribute(value, name) is None:
+        raise AttributeError(f"this Value has no {name} of its own")
+    del attributes_of(value)[name]
+    return 0
+
+
 cdef dict written_on(uint32_t id):
     """Return a copy of what was written on node `id`, None for nothing."""
     cdef PyObject *handle = tape.handle[id]
@@ -310,6 +318,13 @@ cdef object only_one(object ours, object theirs, object nothing, str name):
     return ours if theirs is nothing else theirs
 
 
+cdef list listed(object given, str what):
+    """Return what an argument of the constructor yields."""
+    if not isinstance(given, (tuple, list)) and not hasattr(given, "__iter__"):
+        raise TypeError(f"{what} in a tuple or list, got {type(given).__name__}")
+    return list(given)
+
+
 cdef class Value(Handle):
     """Value(data, children=(), local_grads=(), label='', *, _children=(), _op='')\n--\n\nA scalar that remembers how it was made.
 
@@ -337,9 +352,10 @@ cdef class Value(Handle):
                 raise TypeError(f"the name of an op must be a string, got {type(_op).__name__}")
             if isinstance(children, Value) or isinstance(_children, Value):
                 raise TypeError("children must be Values in a tuple or list, got a Value alone: write (x,)")
-            operands = list(children if _children is NOTHING else only_one(children, _children, NOTHING, "children"))
+            children = children if _children is NOTHING else only_one(children, _children, NOTHING, "children")
+            operands = listed(children, "children must be Values")
             if local_grads is not NOTHING or not operands:
-                given = as_numbers(local_grads, "local_grads")
+                given = as_numbers(listed(local_grads, "local_grads must be numbers"), "local_grads")
         if self.id != 0:
             raise TypeError("a Value is made once: __init__ was called again")
         if operands or given:
@@ -443,6 +459,10 @@ cdef class Value(Handle):
     def _op(self, name):
         attributes_of(self)["_op"] = name
 
+    @_op.deleter
+    def _op(self):
+        delete_own(self, "_op")
+
     @property
     def _backward(self):
         """A function of no arguments that does this node's step of backward(): adds to the grad of each child.
@@ -465,10 +485,8 @@ cdef class Value(Handle):
     @_backward.deleter
     def _backward(self):
         wait_with_leaf(self)
-        if attribute(self, "_backward") is None:
-            raise AttributeError("this Value has no _backward of its own")
+        delete_own(self, "_backward")
         _graph.note_own(tape, self.id, False)
-        del attributes_of(self)["_backward"]
 
     def _pass_on(self):
         _graph.pass_on(tape, node(self))

@@ -367,6 +367,10 @@ cdef class Vector(Handle):
                 raise AttributeError("data of a computed Vector is read-only; only leaves can be set")
         write_leaves(x, values)
 
+    @data.deleter
+    def data(self):
+        raise AttributeError("data of a Vector cannot be deleted")
+
     @property
     def grad(self):
         """The gradients, a list of floats."""
@@ -376,6 +380,10 @@ cdef class Vector(Handle):
     def grad(self, grad):
         cdef list values = numbers(grad, self.n)
         write_grads(elements(self, 0), values)
+
+    @grad.deleter
+    def grad(self):
+        raise AttributeError("grad of a Vector cannot be deleted")
 
     def detach(self):
         """Return a Vector of new leaves with the same data: no gradient comes here through them."""
@@ -491,7 +499,7 @@ cdef list floats(object given, str what):
     """Return what `given`, no Vector or Matrix, yields, as a list of floats."""
     given = as_list(given)
     if isinstance(given, Handle) or not hasattr(given, "__iter__"):
-        raise TypeError(f"{what} needs rows of numbers, got {type(given).__name__}")
+        raise TypeError(f"{what} needs a list of numbers, got {type(given).__name__}")
     return as_numbers(given, what)
 
 
