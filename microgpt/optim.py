@@ -20,7 +20,8 @@ class Adam:
     `parameters`: Values, Vectors or Matrices of leaves, in any mixture.
     `m`, `v`: running means of gradient and squared gradient, one number per parameter. `steps`: how many were made.
     `weight_decay`: in each step every parameter first loses learning_rate * weight_decay of itself, apart from the gradient.
-    Errors: ValueError for parameters that are missing or computed, and for numbers out of range.
+    Errors: ValueError for parameters that are missing or computed, and for numbers out of range; TypeError for what are no
+    parameters or numbers.
     Source: Kingma & Ba 2015, with bias correction, written as in microgpt.py; decay as in Loshchilov & Hutter 2019 (AdamW).
     """
 
@@ -32,6 +33,9 @@ class Adam:
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
+        if not hasattr(parameters, "__iter__"):
+            advice = ": take its parameters()" if hasattr(parameters, "parameters") else ""
+            raise TypeError(f"Adam needs a list of parameters, got {type(parameters).__name__}{advice}")
         leaves = [value for parameter in parameters for value in values_of(parameter)]
         if not leaves:
             raise ValueError("Adam needs at least one parameter")
@@ -43,11 +47,14 @@ class Adam:
         self.steps = 0
 
     def _set_numbers(self, learning_rate: float, betas: Sequence[float], eps: float, weight_decay: float) -> None:
+        if not hasattr(betas, "__len__"):
+            raise TypeError(f"betas must be two numbers, got {type(betas).__name__}")
         if len(betas) != 2:
             raise ValueError(f"betas must be two numbers, got {betas}")
-        beta1, beta2 = betas
-        if not all(math.isfinite(beta) and 0 <= beta < 1 for beta in betas):
+        beta1, beta2 = (number("each of betas", beta) for beta in betas)
+        if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
             raise ValueError(f"betas must be at least 0 and below 1, got {betas}")
+        eps, weight_decay = number("eps", eps), number("weight_decay", weight_decay)
         if not (math.isfinite(eps) and eps > 0):
             raise ValueError(f"eps must be above 0 and finite, got {eps}")
         if not (math.isfinite(weight_decay) and weight_decay >= 0):
@@ -75,13 +82,14 @@ class Adam:
         Errors: ValueError unless max_norm is finite and above 0; OverflowError if the norm is not finite. Nothing changes then.
         Source: Pascanu et al. 2013.
         """
-        if not (math.isfinite(max_norm) and max_norm > 0):
+        limit = number("max_norm", max_norm)
+        if not (math.isfinite(limit) and limit > 0):
             raise ValueError(f"max_norm must be finite and above 0, got {max_norm}")
         norm = grad_norm(self.parameters)
         if not math.isfinite(norm):
             raise OverflowError(f"the norm of the gradients is {norm}")
-        if norm > max_norm:
-            scale_grad(self.parameters, max_norm / norm)
+        if norm > limit:
+            scale_grad(self.parameters, limit / norm)
         return norm
 
     def zero_grad(self) -> None:
@@ -131,10 +139,20 @@ class Adam:
 
 
 def checked_rate(learning_rate: float) -> float:
-    """Return `learning_rate`. ValueError unless it is finite and at least 0."""
-    if not (math.isfinite(learning_rate) and learning_rate >= 0):
+    """Return `learning_rate` as a float. ValueError unless it is finite and at least 0."""
+    rate = number("learning_rate", learning_rate)
+    if not (math.isfinite(rate) and rate >= 0):
         raise ValueError(f"learning_rate must be finite and at least 0, got {learning_rate}")
-    return learning_rate
+    return rate
+
+
+def number(name: str, given: float) -> float:
+    """Return `given` as a plain float, which JSON can hold. TypeError unless it is a number."""
+    try:
+        math.isfinite(given)  # of what has a float, so not of a string
+    except TypeError:
+        raise TypeError(f"{name} must be a number, got {type(given).__name__}") from None
+    return float(given)
 
 
 def values_of(parameter: Value | Vector | Matrix) -> list[Value]:

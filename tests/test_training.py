@@ -189,6 +189,15 @@ def test_adam_takes_any_mixture_of_leaves() -> None:
         (lambda: Adam([]), "at least one"),
         (lambda: Adam([Value(1.0) * 2]), "computed"),
         (lambda: Adam([1.0]), "got float"),
+        (lambda: Adam(Value(1.0)), "Adam needs a list of parameters, got Value$"),
+        (lambda: Adam(small_model()), r"Adam needs a list of parameters, got GPT: take its parameters\(\)"),
+        (lambda: Adam([Value(1.0)], learning_rate="fast"), "learning_rate must be a number, got str"),
+        (lambda: Adam([Value(1.0)], betas=0.9), "betas must be two numbers, got float"),
+        (lambda: Adam([Value(1.0)], betas=(0.9, None)), "each of betas must be a number, got NoneType"),
+        (lambda: Adam([Value(1.0)], eps=None), "eps must be a number, got NoneType"),
+        (lambda: Adam([Value(1.0)], weight_decay=Value(0.1)), "weight_decay must be a number, got Value"),
+        (lambda: Adam([Value(1.0)]).step("fast"), "learning_rate must be a number, got str"),
+        (lambda: Adam([Value(1.0)]).clip_grad_norm("a"), "max_norm must be a number, got str"),
         (lambda: Adam([Value(1.0)], betas=(1.0, 0.99)), "below 1"),
         (lambda: Adam([Value(1.0)], eps=0.0), "above 0"),
         (lambda: Adam([Value(1.0)], learning_rate=float("nan")), "finite"),
@@ -302,6 +311,22 @@ def test_an_optimizer_of_a_part_of_a_matrix_is_not_copied() -> None:
         for way in (copy.copy, copy.deepcopy, pickle.dumps):
             with pytest.raises(TypeError, match=r"some elements of a Matrix cannot be copied or pickled.*copy its state_dict"):
                 way(Adam(parameters))
+
+
+def test_numbers_of_numpy_are_floats_to_adam() -> None:
+    tenth = np.float32(0.1)
+    ours, theirs = Value(1.0), reference.Value(1.0)
+    optimizer = Adam([ours], tenth, np.array([0.8, 0.9], dtype=np.float32), tenth, tenth)  # type: ignore[arg-type]
+    twin = reference.Adam([theirs], float(tenth), (float(np.float32(0.8)), float(np.float32(0.9))), float(tenth), float(tenth))
+    for _ in range(3):
+        ours.grad = theirs.grad = 0.7
+        norm = optimizer.clip_grad_norm(tenth)
+        assert norm == twin.clip_grad_norm(float(tenth))
+        assert ours.grad.hex() == theirs.grad.hex()
+        optimizer.step()
+        twin.step()
+        assert ours.data.hex() == theirs.data.hex()
+    assert json.loads(json.dumps(optimizer.state_dict())) == optimizer.state_dict()
 
 
 def test_the_state_of_an_optimizer_goes_through_json() -> None:
