@@ -77,9 +77,9 @@ class Value:
     def __pow__(self, other: Value | float) -> Value:
         if isinstance(other, Value):
             return power(self, other)
-        result = self.data**other
-        if isinstance(result, complex):
+        if -math.inf < self.data < 0 and math.isfinite(other) and other % 1 != 0:  # complex for Python
             raise ValueError(f"pow needs data >= 0 for the fractional exponent {other}, got {self.data}")
+        result = self.data**other
         return Value(result, (self,), (other * self.data ** (other - 1),))
 
     def __rpow__(self, other: float) -> Value:

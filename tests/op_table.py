@@ -708,4 +708,5 @@ COMPOSITES = [
         "pow", "reciprocal", lambda e, v: v[0] ** -1, UNARY, lambda x: 1 / x, lambda x: [-1 / x**2], [((1e-320,), OverflowError)]
     ),
     Row("pow", "pow-2000", lambda e, v: v[0] ** 2000, [], abs, abs, [((2.0,), OverflowError)]),
+    Row("pow", "pow-999.5", lambda e, v: v[0] ** 999.5, [], abs, abs, [((-3.0,), ValueError), ((3.0,), OverflowError)]),
 ]
