@@ -151,6 +151,8 @@ def number(name: str, given: float) -> float:
     try:
         math.isfinite(given)  # of what has a float, so not of a string
     except TypeError:
+        if isinstance(given, Value):
+            raise  # it says why
         raise TypeError(f"{name} must be a number, got {type(given).__name__}") from None
     return float(given)
 
