@@ -140,7 +140,7 @@ class Adam:
 
 def checked_rate(learning_rate: float) -> float:
     """Return `learning_rate` as a float. ValueError unless it is finite and at least 0."""
-    rate = number("learning_rate", learning_rate)
+    rate = learning_rate if type(learning_rate) is float else number("learning_rate", learning_rate)  # in every step
     if not (math.isfinite(rate) and rate >= 0):
         raise ValueError(f"learning_rate must be finite and at least 0, got {learning_rate}")
     return rate

@@ -318,11 +318,11 @@ cdef object only_one(object ours, object theirs, object nothing, str name):
     return ours if theirs is nothing else theirs
 
 
-cdef list listed(object given, str what):
-    """Return what an argument of the constructor yields."""
+cdef int refuse_no_list(object given, str what) except -1:
+    """Raise TypeError for an argument of the constructor that yields nothing."""
     if not isinstance(given, (tuple, list)) and not hasattr(given, "__iter__"):
         raise TypeError(f"{what} in a tuple or list, got {type(given).__name__}")
-    return list(given)
+    return 0
 
 
 cdef class Value(Handle):
@@ -353,9 +353,11 @@ cdef class Value(Handle):
             if isinstance(children, Value) or isinstance(_children, Value):
                 raise TypeError("children must be Values in a tuple or list, got a Value alone: write (x,)")
             children = children if _children is NOTHING else only_one(children, _children, NOTHING, "children")
-            operands = listed(children, "children must be Values")
+            refuse_no_list(children, "children must be Values")
+            operands = list(children)
             if local_grads is not NOTHING or not operands:
-                given = as_numbers(listed(local_grads, "local_grads must be numbers"), "local_grads")
+                refuse_no_list(local_grads, "local_grads must be numbers")
+                given = as_numbers(local_grads, "local_grads")
         if self.id != 0:
             raise TypeError("a Value is made once: __init__ was called again")
         if operands or given:
