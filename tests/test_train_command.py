@@ -137,7 +137,6 @@ def test_patience_says_why_it_stopped(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("extension", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF"), ("PNG", b"\x89PNG")])
 def test_plot_is_drawn(extension: str, magic: bytes, text: str, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     flags = ["--steps", "60", "--validation", "0.3", "--validation-every", "20", "--plot", f"plot.{extension}"]
     result = run("--data", text, *flags, cwd=tmp_path)
     assert f"wrote plot.{extension}\n" in result.stderr
@@ -149,7 +148,6 @@ def test_plot_is_drawn(extension: str, magic: bytes, text: str, tmp_path: Path) 
 
 
 def test_plot_that_matplotlib_cannot_draw_is_refused_first(text: str) -> None:
-    pytest.importorskip("matplotlib")
     result = run("--data", text, "--plot", "plot.xyz")
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert "--plot plot.xyz must end in one of ." in result.stderr
