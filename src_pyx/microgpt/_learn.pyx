@@ -384,7 +384,7 @@ cdef bint write_parts(Tape *t, Draft *d, Shape *shape, uint32_t start) noexcept:
     for i in range(d.nodes):
         runs += d.waits[i] == HEAD
     shape.part = <Part *>malloc(runs * sizeof(Part))
-    shape.listed = <Listed *>malloc(max(1, d.listed) * sizeof(Listed))
+    shape.listed = <Listed *>malloc(max(<size_t>1, d.listed) * sizeof(Listed))
     if shape.part == NULL or shape.listed == NULL:
         return False
     i = 0
