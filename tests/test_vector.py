@@ -343,8 +343,11 @@ def test_wrong_input_gets_a_sentence_and_leaves_no_node(
 
 
 def copied(matrix: Matrix) -> Matrix:
-    """What copy.deepcopy does of ours. It starts with a generator, and where that has no memory CPython 3.12 and 3.13.0 give
-    a reference to its code back twice: a few such failures, and the process crashes."""
+    """What copy.deepcopy does of ours.
+
+    Itself it makes a generator, and where its function gets no memory CPython 3.12.1 and 3.13.0 release the code of that twice:
+    after a few such failures the process crashes.
+    """
     rebuild, arguments, state = matrix.__reduce__()
     result = rebuild(*arguments)
     result.__setstate__(state)
