@@ -257,8 +257,9 @@ class GPT:
 
 def whole(name: str, size: Any) -> int:
     """Return `size` as a plain int. TypeError unless it is a whole number, ValueError unless it is at least 1."""
+    truth = isinstance(size, bool) or str(getattr(size, "dtype", "")) == "bool"  # before numpy 2.3 its bool is an index
     try:
-        number = None if isinstance(size, bool) else index(size)
+        number = None if truth else index(size)
     except TypeError:
         number = None
     if number is None:

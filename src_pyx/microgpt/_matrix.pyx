@@ -277,7 +277,7 @@ cdef object taken(object index, object owner, uint32_t count, uint32_t n, str wh
     if isinstance(index, (list, range)):
         chosen = []
         for item in list(index):
-            if isinstance(item, bool):
+            if isinstance(item, bool) or (not isinstance(item, int) and str(getattr(item, "dtype", "")) == "bool"):
                 raise TypeError(f"rows are chosen by their numbers, got {item}")
             chosen.append(row_number(item, count, what))
         return gathered(owner, n, chosen, count, what)
