@@ -1,7 +1,7 @@
 """The twin under the engine's interface: Vectors, Rows and Matrices that are lists of Values, so that a program runs on both.
 
 It is a copy of `microgpt.reference` of its own, in which each Value knows when it was made. One thing is modelled: the engine
-has one node for a dot or a sum. What the twin makes in between, products and partial sums, is `hidden`, and its gradients do not
+has one node for a dot or a sum. What the twin makes in between, products and partial sums, is hidden, and its gradients do not
 last from one backward() to the next.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 spec = importlib.util.find_spec("microgpt.reference")
@@ -18,28 +19,62 @@ assert spec.loader is not None
 plain: Any = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(plain)
 
-hidden: list[Value] = []
-clock = 0  # counts the writes of leaves
+FUNCTIONS = (
+    *("exp", "log", "relu", "tanh", "sigmoid", "sqrt", "sin", "cos", "atan", "asin", "acos", "sinh", "cosh", "log1p", "expm1"),
+    *("log2", "log10", "erf", "lgamma", "gelu", "silu", "softplus", "floor"),
+)
+clock = 0  # counts the steps of optimizers
+under_way: set[Value] = set()  # the nodes of each backward() that is in the middle
 
 
 class Value(plain.Value):  # type: ignore[misc, name-defined]
-    __slots__ = ("made", "written")
+    __slots__ = ("__dict__", "made", "operands", "own", "part_of", "stepped", "then")
+    label = ""
 
-    def __init__(self, data: float, children: Sequence[Value] = (), local_grads: Sequence[float] = ()) -> None:
+    def __init__(self, data: float, children: Sequence[Value] = (), local_grads: Any = (), label: str | None = None) -> None:
         self.data = data
         self.grad = 0.0
         self.children = children
         self.local_grads = local_grads
+        self.operands: list[Value] | None = None  # those of a dot or a sum
+        self.part_of: Value | None = None  # the dot or sum that this is hidden in
+        self.own: Callable[[], None] | None = None  # what was set as `_backward`
+        self.then = [child.data for child in children]
         self.made = clock
-        self.written = 0
+        self.stepped = 0
+        if isinstance(local_grads, str):
+            self.local_grads, self._op = (), local_grads
+        if label is not None:
+            self.label = label
+
+    def _set_own(self, function: Callable[[], None]) -> None:
+        self.own = function
+
+    _backward = property(None, _set_own)
 
     def backward(self) -> None:
-        for node in hidden:
-            node.grad = 0.0
-        super().backward()
+        """As the reference's; a node with its own `_backward` does what that does, and what is hidden in it does nothing."""
+        order = post_order(self)
+        nodes = {node for node in order if node.children or node.own is not None}
+        if nodes & under_way or any(lacks_partials(node) for node in order):
+            raise RuntimeError
+        for node in order:
+            if node.part_of is not None:
+                node.grad = 0.0
+        self.grad = 1.0
+        under_way.update(nodes)
+        try:
+            for node in reversed(order):
+                if node.own is not None:
+                    node.own()
+                elif node.part_of is None or node.part_of.own is None:
+                    for child, local_grad in zip(node.children, node.local_grads, strict=True):
+                        child.grad += local_grad * node.grad
+        finally:
+            under_way.difference_update(nodes)
 
     def zero_grad(self) -> None:
-        for node in below(self):
+        for node in post_order(self):
             node.grad = 0.0
 
 
@@ -52,35 +87,51 @@ class Constant(Value):
 def unless_vector(name: str) -> Callable[[Any, Any], Any]:
     """An operator that leaves Vectors and Rows to their own."""
     function = getattr(plain.Value, name)
-    return lambda x, y: NotImplemented if isinstance(y, list) else function(x, y)
+    return lambda x, y: NotImplemented if hasattr(y, "__len__") else function(x, y)
 
 
 for name in ("__add__", "__sub__", "__mul__", "__truediv__", "__pow__"):
     setattr(Value, name, unless_vector(name))
 
 
-def below(root: Value) -> list[Value]:
-    """All nodes that `root` reaches, itself the first."""
-    nodes, seen = [root], {root}
-    for node in nodes:
-        for child in node.children:
+def post_order(root: Value) -> list[Value]:
+    """All nodes that `root` reaches, each after its children: depth first."""
+    order: list[Value] = []
+    seen = {root}
+    path = [(root, iter(root.children))]
+    while path:
+        node, rest = path[-1]
+        for child in rest:
             if child not in seen:
                 seen.add(child)
-                nodes.append(child)
-    return nodes
+                path.append((child, iter(child.children)))
+                break
+        else:
+            order.append(node)
+            path.pop()
+    return order
 
 
-def is_stale(root: Value) -> bool:
-    """Whether a leaf that `root` reaches was written after a node that uses it was made."""
-    return any(child.written > node.made for node in below(root) for child in node.children)
+def lacks_partials(node: Value) -> bool:
+    return len(node.local_grads) < len(node.children) and node.own is None
 
 
-def written(leaves: Any) -> None:
-    """Note that the data of leaves was changed."""
+def may_be_refused(root: Value) -> bool:
+    """Whether a leaf that `root` reaches has other data than a node was computed from, or an optimizer has been there since; or
+    whether a node cannot pass its gradient on."""
+    return any(lacks_partials(node) or any(map(partial(is_changed, node), node.children, node.then)) for node in post_order(root))
+
+
+def is_changed(user: Value, child: Value, then: float) -> bool:
+    return child.stepped > user.made or repr(child.data) != repr(then)
+
+
+def stepped(leaves: Any) -> None:
+    """Note that an optimizer has changed these leaves."""
     global clock
     clock += 1
-    for leaf in flat(leaves):
-        leaf.written = clock
+    for leaf in leaves:
+        leaf.stepped = clock
 
 
 def total(values: Iterable[Value]) -> Value:
@@ -88,14 +139,18 @@ def total(values: Iterable[Value]) -> Value:
     result = node = reference_total(values)
     for _ in values[1:]:
         node = node.children[0]
-        hidden.append(node)
+        node.part_of = result
+    result.operands = values
     return result
 
 
 def dot(w: Sequence[Value], x: Sequence[Value]) -> Value:
-    products = [wi * xi for wi, xi in zip(w, x, strict=True)]
-    hidden.extend(products)
-    return total(products)
+    products = [wi * xi for wi, xi in zip(w, Vector(x), strict=True)]
+    result = total(products)
+    for product in products:
+        product.part_of = result
+    result.operands = [factor for product in products for factor in product.children]
+    return result
 
 
 reference_total = plain.total
@@ -103,22 +158,28 @@ plain.Value, plain.total, plain.dot = Value, total, dot
 plain.as_value = lambda x: x if isinstance(x, plain.Value) else Constant(x)
 
 
-def children_of(node: Value, op: str, n: int) -> list[Value]:
-    """The `n` children that a node of this op has in the engine."""
-    if op == "sum":
-        return terms(node, n)
-    if op == "dot":
-        return [factor for product in terms(node, n // 2) for factor in product.children]
-    return [child for child in node.children if not isinstance(child, Constant)]
+def children(node: Value) -> list[Value]:
+    """The children that a node has in the engine."""
+    return [child for child in node.operands or node.children if not isinstance(child, Constant)]
 
 
-def terms(node: Value, n: int) -> list[Value]:
-    """The operands of a chain of `n` additions, ((0 + v0) + v1) + ..."""
-    last: list[Value] = []
-    for _ in range(n - 1):
-        last.append(node.children[1])
-        node = node.children[0]
-    return [node.children[0], *reversed(last)]
+def reached(handles: Sequence[Any]) -> set[Value]:
+    """The nodes that the engine has for these handles: through children, and through what was written on nodes."""
+    found: set[Value] = set()
+    left: list[Any] = [handles]
+    while left:
+        x = left.pop()
+        if isinstance(x, list):
+            left.extend(x)
+        elif isinstance(x, Adam):
+            left.extend(x.parameters)
+        elif isinstance(x, Value) and x not in found:
+            found.add(x)
+            left.extend(children(x))
+            left.extend(x.__dict__.values())
+            if x.own is not None:
+                left.extend(cell.cell_contents for cell in x.own.__closure__ or ())
+    return found
 
 
 class Vector(list):  # type: ignore[type-arg]
@@ -205,7 +266,9 @@ class Matrix(Rows):
 
 def elementwise(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def apply(x: Any, y: Any) -> Any:
-        others = y if isinstance(y, list) else [y] * len(x)
+        others: Any = [y] * len(x)
+        if hasattr(y, "__len__"):
+            others = y if isinstance(y, Vector) else type(x)(y)
         return type(x)(function(a, b) for a, b in zip(x, others, strict=True))
 
     return apply
@@ -231,8 +294,17 @@ def of_each(name: str) -> Callable[[Any], Any]:
     return apply
 
 
-exp, log, relu, tanh, sigmoid, sqrt, sin, cos = map(of_each, ("exp", "log", "relu", "tanh", "sigmoid", "sqrt", "sin", "cos"))
-minimum, maximum = plain.minimum, plain.maximum
+for name in FUNCTIONS:
+    globals()[name] = of_each(name)
+minimum, maximum, atan2, hypot = plain.minimum, plain.maximum, plain.atan2, plain.hypot
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    given = (condition, x, y)
+    one = next((z for z in given[1:] if isinstance(z, list)), None)
+    if one is None:
+        return plain.where(*(z if isinstance(z, Value) else Value(z) for z in given))
+    return type(one)(map(where, *(z if isinstance(z, list) else [z] * len(one) for z in given)))
 
 
 def softmax(x: Any) -> Any:
@@ -272,7 +344,7 @@ class Adam(plain.Adam):  # type: ignore[misc, name-defined]
                 p.data, p.grad = data, grad
             self.m, self.v, self.steps = moments
             raise
-        written(self.parameters)
+        stepped(self.parameters)
 
 
 def flat(x: Any) -> list[Value]:

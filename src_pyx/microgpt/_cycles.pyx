@@ -41,6 +41,9 @@ cdef extern from *:
     int visit_referents(PyObject *o, visitproc visit, void *arg) noexcept
     bint refers_to_objects(PyObject *o) noexcept
 
+cdef extern from "kernels.h" nogil:
+    bint FAULT(const char *guard)
+
 cdef enum:
     # So that the cost stays in proportion to that of collecting. A function that refers to its node and to k others has k + 5.
     OBJECTS_A_NODE = 32             # how many are looked into
@@ -181,13 +184,14 @@ cdef void need_what_others_hold(Tape *t) noexcept:
     cdef uint32_t i, place
     cdef PyObject *handle
     for k in range(search.length):
-        if search.met[k].others > 0:
+        if search.met[k].others > 0 and not FAULT(b"cycles: objects that others hold"):
             need_object(search.met[k].object, NULL)
     for i in range(1, t.top):
         handle = t.handle[i]
         while handle != NULL:
             place = place_of(handle)[0]
-            if (<Handle>handle).kind != KEPT and (place == 0 or search.met[place - 1].others > 0):
+            if (<Handle>handle).kind != KEPT and (place == 0 or search.met[place - 1].others > 0) and (
+                    not FAULT(b"cycles: nodes that others hold")):
                 each_node(handle, t, need_node)
             handle = (<Handle>handle).next
 
@@ -199,17 +203,18 @@ cdef void need_what_they_reach(Tape *t) noexcept:
         if search.n_objects > 0:
             search.n_objects -= 1
             o = search.met[search.objects[search.n_objects]].object
-            if is_handle(o) and (<Handle>o).id != 0:
+            if is_handle(o) and (<Handle>o).id != 0 and not FAULT(b"cycles: Values reach their nodes"):
                 each_node(o, t, need_node)
-            visit_referents(o, need_object, NULL)
+            if not FAULT(b"cycles: objects reach others"):
+                visit_referents(o, need_object, NULL)
         else:
             search.n_nodes -= 1
             id = search.nodes[search.n_nodes]
-            for k in range(operand_count(t, id)):
+            for k in range(0 if FAULT(b"cycles: nodes reach their operands") else operand_count(t, id)):
                 need_node(t, operand(t, id, k))
             o = t.handle[id]
             while o != NULL:
-                if (<Handle>o).attributes != NULL:
+                if (<Handle>o).attributes != NULL and not FAULT(b"cycles: nodes reach their attributes"):
                     need_object((<Handle>o).attributes, NULL)
                 o = (<Handle>o).next
 

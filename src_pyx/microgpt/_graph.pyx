@@ -91,7 +91,7 @@ cdef dict attributes_at(Tape *t, uint32_t i):
 
 cdef int refuse_without_partials(Tape *t, uint32_t i) except -1:
     """Raise if nothing says how to pass on the gradient of node `i`."""
-    if has_no_partials(t, i) and "_backward" not in attributes_at(t, i):
+    if has_no_partials(t, i) and "_backward" not in attributes_at(t, i) and not FAULT(b"own: there are partials"):
         name = attributes_at(t, i).get("_op", name_of(CUSTOM))
         raise RuntimeError(f"the node `{name}` cannot pass its gradient on: give its partials, Value(data, children, "
                            "local_grads), or set a function that adds to the grad of its children, node._backward = f")
@@ -112,7 +112,8 @@ cdef void note_own(Tape *t, uint32_t i, bint own) noexcept:
     t.own_backward |= own
     if t.node[i].op == LEAF:
         t.own_leaves |= own
-        t.seen[i] = UNSEEN if own else SEEN     # the search comes to it, as to a computed node
+        if not FAULT(b"own: the search comes to leaves"):
+            t.seen[i] = UNSEEN if own else SEEN     # as to a computed node
 
 
 cdef bint has_own(Tape *t, const Run *run) noexcept:
@@ -141,7 +142,7 @@ cdef int propagate_own(Tape *t, Run run, uint32_t low, uint32_t high, set done) 
         if run.count > 1:
             high = operands(t, i)
         own = None
-        if t.node[i].op <= LAST_BINARY or high == operands(t, i):
+        if t.node[i].op <= LAST_BINARY or high == operands(t, i) or FAULT(b"own: once for a sum in segments"):
             own = attributes_at(t, i).get("_backward")
         elif i in done:
             continue
@@ -225,20 +226,24 @@ cdef int propagate_all(Tape *t, uint32_t root, const Pass *this) except -1:
             grad = t.grad
             own = t.own_backward    # and set the first `_backward`
             changes = refuse_changed(t, order, k, changes)
-        if own and (has_own(t, &order[k - 1]) or (done and order[k - 1].first in done)):
+        if own and (has_own(t, &order[k - 1]) or (done and order[k - 1].first in done)) and (
+                not FAULT(b"own: they are called")):
             i = order[k - 1].first
             propagate_own(t, order[k - 1], this.segment[k - 1].low if this.split else 0,
                           this.segment[k - 1].high if this.split else operands(t, i), done)
             data = t.data           # as after a signal
             grad = t.grad
             k -= 1
-            changes = refuse_changed(t, order, k, changes)
+            if not FAULT(b"own: what they change"):
+                changes = refuse_changed(t, order, k, changes)
             continue
         i = order[k - 1].first
         node = &t.node[i]
         g = grad[i]
         if order[k - 1].count > 1:
-            count = count_products(t, order, k) if node.op == DOT and not own else 1
+            count = 1
+            if node.op == DOT and (not own or FAULT(b"own: products one by one")):
+                count = count_products(t, order, k)
             if count > 1:
                 propagate_products(t, order[k - count].first, order[k - 1].count, count)
                 work += (count - 1) * order[k - 1].count
@@ -411,7 +416,7 @@ cdef int refuse_common(Tape *t, const Run *order, size_t length) except -1:
             common |= has_mark(t, &order[k])
         mark_nodes(t, other.order, other.length, 0)
         other = other.before
-    if common:
+    if common and not FAULT(b"own: passes have no nodes in common"):
         raise RuntimeError("another backward() is in the middle of a graph that shares computed nodes with this one")
     return 0
 

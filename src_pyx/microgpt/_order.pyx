@@ -383,7 +383,8 @@ cdef void ascend_bundle(Tape *t) noexcept nogil:
 cdef void end_bundle(Tape *t) noexcept nogil:
     """Let id 0 be as it was, also where the search was interrupted or given up."""
     t.node[BUNDLE].op = LEAF
-    t.node[BUNDLE].a = 0                # a leaf that was never set: the tape looks at all leaves for what they were before
+    if not FAULT(b"arrange: id 0 was never set"):
+        t.node[BUNDLE].a = 0            # a leaf that was never set: the tape looks at all leaves for what they were before
     t.node[BUNDLE].argument.stamp = 0
     t.seen[BUNDLE] = SEEN
 
@@ -438,7 +439,8 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
     cdef size_t taken
     cdef uint8_t op
     cdef size_t turns = 0
-    cdef bint in_runs = not split and not t.own_leaves      # runs and shapes are of nodes whose leaves are SEEN
+    # Runs and shapes are of nodes whose leaves are SEEN.
+    cdef bint in_runs = not split and (not t.own_leaves or FAULT(b"own: leaves are in no run"))
     search.limit = FIRST_TRY
     if t.seen[root] == SEEN:        # a leaf
         return True

@@ -297,7 +297,7 @@ cdef void collect(Tape *t) noexcept:
         i -= 1
         handle = t.handle[i]
         while handle != NULL:
-            if (<Handle>handle).kind != KEPT:
+            if (<Handle>handle).kind != KEPT or FAULT(b"collect: what only the tape holds"):
                 each_node(handle, t, mark_node)
             attributes |= (<Handle>handle).attributes != NULL
             handle = (<Handle>handle).next
@@ -320,7 +320,9 @@ cdef void collect(Tape *t) noexcept:
     if first < t.top:
         slide(t, moved, first)
     free(moved)
-    if attributes:
+    if t.top == 1:                      # nothing is left that could have one
+        t.own_backward = False
+    if attributes and not FAULT(b"collect: cycles go"):
         find_cycles(t)
     if t.dropped != NULL or t.garbages > 0:
         Py_AddPendingCall(release_later, NULL)      # where there is no room for it, the next collection does it
@@ -422,7 +424,7 @@ cdef int write_leaf(Tape *t, uint32_t leaf, double data) except -1:
     if last == 0 or t.past[last].clock != clock:                # else no node was made since it was set last
         last = needed_past(t, last)
         t.node[leaf].a = last
-    if last == 0 or top_at(t, t.past[last].clock) != t.top:
+    if last == 0 or (top_at(t, t.past[last].clock) != t.top and not FAULT(b"past: each number that was used")):
         if t.past_top >= t.past_capacity:
             make_past(t)
             last = t.node[leaf].a
@@ -457,7 +459,7 @@ cdef int make_past(Tape *t) except -1:
             end = t.past_top
     else:
         for i in range(t.top):
-            if t.node[i].op == LEAF and t.node[i].a != 0:
+            if t.node[i].op == LEAF and t.node[i].a != 0 and not FAULT(b"past: what is needed stays"):
                 old = needed_past(t, t.node[i].a)
                 link = &t.node[i].a
                 while old != 0:
@@ -502,7 +504,7 @@ cdef bint has_changed(Tape *t, uint32_t leaf, uint32_t since) noexcept nogil:
         past = t.past[past].older
     if FAULT(b"past: what a leaf was set from"):
         return False
-    return then != 0 and memcmp(&t.past[then].data, &t.data[leaf], sizeof(double)) != 0
+    return then != 0 and (memcmp(&t.past[then].data, &t.data[leaf], sizeof(double)) != 0 or FAULT(b"past: a leaf set back"))
 
 
 cdef class TapeView:
