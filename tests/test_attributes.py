@@ -1,15 +1,15 @@
-"""What is written on a Value: the cases that random lives (attribute_lives.py) meet seldom, and what concerns a whole process."""
+"""What is written on a Value: what random lives (test_attribute_lives.py) meet seldom, and what concerns a whole process."""
 
 from __future__ import annotations
 
 import copy
 import pickle
-import subprocess
-import sys
+import signal
 import weakref
 from collections.abc import Callable
 
 import pytest
+from process import printed_by
 
 from microgpt import Matrix, Value
 from microgpt._tape import get_tape
@@ -99,10 +99,8 @@ def test_what_is_written_goes_with_the_node_at_once() -> None:
 
 
 def run(code: str) -> list[str]:
-    begin = "import gc, signal, threading, time\nfrom microgpt import Value, Vector\nfrom microgpt._tape import get_tape\n"
-    result = subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True, timeout=300)
-    assert (result.returncode, result.stderr) == (0, "")
-    return result.stdout.split()
+    begin = "import gc, signal, sys, threading, time\nfrom microgpt import Value\nfrom microgpt._tape import get_tape\n"
+    return printed_by(begin + code).split()
 
 
 def test_a_long_chain_with_names_goes_without_recursion() -> None:
@@ -189,7 +187,7 @@ print(ends, get_tape().nodes, w.data)
 
 def test_a_thread_gives_names_while_another_computes() -> None:
     code = """
-sys_interval = __import__("sys").setswitchinterval(1e-5)
+sys.setswitchinterval(1e-5)
 w = [Value(float(i)) for i in range(5)]
 stop = threading.Event()
 def name():
@@ -217,7 +215,7 @@ print(len(grads), all(isinstance(v.label, int) for v in w))
     assert run(code) == ["1", "True"]
 
 
-@pytest.mark.skipif(not hasattr(__import__("signal"), "setitimer"), reason="rings an alarm")
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="rings an alarm")
 def test_a_signal_handler_may_write_in_the_middle_of_backward() -> None:
     code = """
 x = y = Value(1.0)

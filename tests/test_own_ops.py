@@ -18,6 +18,7 @@ import micrograd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from process import printed_by
 
 import microgpt
 from microgpt import Matrix, Value, Vector
@@ -695,10 +696,7 @@ def test_a_sum_that_is_passed_on_in_part_goes_on_so() -> None:
 
 def run_alone(code: str) -> str:
     """Run `code` in a process of its own, where no node ever had a step of its own, and return what it prints."""
-    begin = "from microgpt import Value, Vector\nfrom microgpt._tape import get_tape\n"
-    result = subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True, timeout=300)
-    assert (result.returncode, result.stderr) == (0, "")
-    return result.stdout
+    return printed_by("from microgpt import Value, Vector\nfrom microgpt._tape import get_tape\n" + code)
 
 
 def test_own_steps_written_into_the_dict_of_a_value_count() -> None:
