@@ -106,7 +106,7 @@ def in_order(root: Value) -> list[Value]:
 
 class Module:
     def parameters(self) -> list[Value]:
-        raise NotImplementedError
+        return []
 
     def zero_grad(self) -> None:
         for p in self.parameters():
@@ -127,8 +127,12 @@ class Neuron(Module):
 
 
 class Layer(Module):
-    def __init__(self, nin: int, nout: int, nonlin: bool) -> None:
+    def __init__(self, nin: int, nout: int, nonlin: bool = True) -> None:
         self.neurons = [Neuron(nin, nonlin) for _ in range(nout)]
+
+    def __call__(self, x: Any) -> Any:
+        out = [neuron(x) for neuron in self.neurons]
+        return out[0] if len(out) == 1 else out
 
     def parameters(self) -> list[Value]:
         return [p for neuron in self.neurons for p in neuron.parameters()]
@@ -141,8 +145,8 @@ class MLP(Module):
 
     def __call__(self, x: Any) -> Any:
         for layer in self.layers:
-            x = [neuron(x) for neuron in layer.neurons]
-        return x[0] if len(x) == 1 else x
+            x = layer(x)
+        return x
 
     def parameters(self) -> list[Value]:
         return [p for layer in self.layers for p in layer.parameters()]

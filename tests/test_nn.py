@@ -1,4 +1,4 @@
-"""microgpt.nn: whatever a script does to neurons and layers, the bits are those of micrograd's own classes, retold here."""
+"""microgpt.nn: whatever a script does to neurons and layers, the bits are those of micrograd's own classes."""
 
 from __future__ import annotations
 
@@ -9,56 +9,12 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import micrograd
 import numpy as np
 import pytest
 
 import microgpt
-from microgpt import nn, reference
-
-
-class Retold:
-    """micrograd's classes in its own words, on the pure-Python Value."""
-
-    class Module:
-        def parameters(self) -> list[Any]:
-            return []
-
-    class Neuron(Module):
-        def __init__(self, nin: int, nonlin: bool = True) -> None:
-            self.w = [reference.Value(random.uniform(-1, 1)) for _ in range(nin)]
-            self.b = reference.Value(0.0)
-            self.nonlin = nonlin
-
-        def __call__(self, x: Any) -> Any:
-            act = sum((wi * xi for wi, xi in zip(self.w, x, strict=True)), self.b)
-            return act.relu() if self.nonlin else act
-
-        def parameters(self) -> list[Any]:
-            return [*self.w, self.b]
-
-    class Layer(Module):
-        def __init__(self, nin: int, nout: int, **kwargs: Any) -> None:
-            self.neurons = [Retold.Neuron(nin, **kwargs) for _ in range(nout)]
-
-        def __call__(self, x: Any) -> Any:
-            out = [n(x) for n in self.neurons]
-            return out[0] if len(out) == 1 else out
-
-        def parameters(self) -> list[Any]:
-            return [p for n in self.neurons for p in n.parameters()]
-
-    class MLP(Module):
-        def __init__(self, nin: int, nouts: list[int]) -> None:
-            sz = [nin] + nouts
-            self.layers = [Retold.Layer(sz[i], sz[i + 1], nonlin=i != len(nouts) - 1) for i in range(len(nouts))]
-
-        def __call__(self, x: Any) -> Any:
-            for layer in self.layers:
-                x = layer(x)
-            return x
-
-        def parameters(self) -> list[Any]:
-            return [p for layer in self.layers for p in layer.parameters()]
+from microgpt import nn
 
 
 class Side:
@@ -68,7 +24,7 @@ class Side:
         self.Neuron, self.Layer, self.MLP, self.Value = classes.Neuron, classes.Layer, classes.MLP, value
 
 
-SIDES = [Side(nn, microgpt.Value), Side(Retold, reference.Value)]
+SIDES = [Side(nn, microgpt.Value), Side(micrograd, micrograd.Value)]
 
 
 def tanh_neuron(side: Side) -> Any:
@@ -135,7 +91,7 @@ def doubled_value(side: Side) -> Any:
             return side.Value.__mul__(self, other) * 2
 
         def __rmul__(self, other: Any) -> Any:
-            return side.Value(other.data * 3.0, (other,), (3.0,))
+            return side.Value.__mul__(other, 3.0)
 
         def __add__(self, other: Any) -> Any:
             return side.Value.__add__(self, other) * 5
@@ -217,7 +173,7 @@ CHANGES: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def last_only(side: Side) -> Any:
-    class LastOnly(Retold.Module):
+    class LastOnly(micrograd.Module):
         def __call__(self, x: Any) -> Any:
             return x[-1] * 3.0
 
@@ -243,7 +199,7 @@ def train_and_note(model: Any, value: Any, points: list[list[float]], steps: int
             p.grad = 0.0
         loss.backward()
         notes.append((bits([v.data for out in outs for v in out]), bits([p.grad for p in parameters])))
-        for p in [p for p in parameters if not p.children]:
+        for p in [p for p in parameters if not p._prev]:
             p.data -= 0.05 * p.grad
     return notes
 
@@ -281,7 +237,7 @@ def test_mlp_equals_micrograds_sums_to_the_bit(nouts: list[int]) -> None:
     result = ours([0.3, -1.2, 0.7])
     assert type(result) is (microgpt.Value if nouts[-1] == 1 else list)
     points = [[0.3, -1.2, 0.7], [0.0, -0.0, 2.0]]
-    assert train_and_note(ours, microgpt.Value, points, 3) == train_and_note(theirs, reference.Value, points, 3)
+    assert train_and_note(ours, microgpt.Value, points, 3) == train_and_note(theirs, micrograd.Value, points, 3)
     ours.zero_grad()
     assert not any(p.grad for p in ours.parameters())
 
@@ -313,11 +269,10 @@ def test_inputs_with_operators_of_their_own_use_them() -> None:
         def __rmul__(self, other: Any) -> Any:
             return other * 3.0
 
-    for side in SIDES:
-        layer = mlp_of([2], side=side).layers[0]
-        for inputs in ([Mine(), 1.0, 2.0], [doubled_value(side)(2.0), 1.0, 2.0]):
-            sums = [n.b + n.w[0] * inputs[0] + n.w[1] * 1.0 + n.w[2] * 2.0 for n in layer.neurons]
-            assert [v.data for v in layer(inputs)] == [total.data for total in sums]
+    layer = mlp_of([2], side=SIDES[0]).layers[0]
+    for inputs in ([Mine(), 1.0, 2.0], [doubled_value(SIDES[0])(2.0), 1.0, 2.0]):
+        sums = [n.b + n.w[0] * inputs[0] + n.w[1] * 1.0 + n.w[2] * 2.0 for n in layer.neurons]
+        assert [v.data for v in layer(inputs)] == [total.data for total in sums]
 
 
 def test_zeros_keep_their_signs() -> None:
