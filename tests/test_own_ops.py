@@ -158,7 +158,7 @@ def test_leaf_with_its_own_backward_is_called_once_when_its_gradient_is_there(gr
     assert seen == [7.0, 1.0]
 
 
-def test_replaced_and_deleted_on_leaves_and_computed_nodes() -> None:
+def test_own_steps_can_be_replaced_and_deleted_on_leaves_and_computed_nodes() -> None:
     x = Value(3.0)
     y = x * 2.0
     root = y * 5.0
@@ -183,7 +183,7 @@ def test_replaced_and_deleted_on_leaves_and_computed_nodes() -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, 3, "f"])
-def test_what_cannot_be_called_is_refused(wrong: Any) -> None:
+def test_own_step_that_cannot_be_called_is_refused(wrong: Any) -> None:
     x = Value(1.0)
     with pytest.raises(TypeError, match=f"_backward must be a function of no arguments, got {type(wrong).__name__}"):
         x._backward = wrong
@@ -227,7 +227,7 @@ def tripled(node: Value, operands: list[Value], calls: list[str]) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1, 3])
-def test_computed_nodes_in_runs(place: int) -> None:
+def test_own_steps_of_computed_nodes_in_runs_are_called(place: int) -> None:
     calls: list[str] = []
     x, w = Vector([1.0, 2.0, 3.0, 4.0]), Vector([5.0, 6.0, 7.0, 8.0])
     v = (x * w) * 2.0
@@ -243,7 +243,7 @@ def test_computed_nodes_in_runs(place: int) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 2, 4])
-def test_leaves_in_runs(place: int) -> None:
+def test_own_steps_of_leaves_in_runs_are_called(place: int) -> None:
     other = Value(0.0)
     x = Vector([1.0, 2.0, 3.0, 4.0, 5.0])
     leaf = x[place]
@@ -256,7 +256,7 @@ def test_leaves_in_runs(place: int) -> None:
 
 
 @pytest.mark.parametrize("row", [0, 1, 2])
-def test_rows_of_a_product(row: int) -> None:
+def test_own_steps_of_rows_of_a_product_are_called(row: int) -> None:
     calls: list[str] = []
     w = Matrix([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     x = Vector([7.0, 8.0])
@@ -272,7 +272,7 @@ def test_rows_of_a_product(row: int) -> None:
 
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("k", range(2))
-def test_products_of_one_matrix_that_are_taken_together(place: int, k: int) -> None:
+def test_own_steps_are_called_where_products_of_one_matrix_are_taken_together(place: int, k: int) -> None:
     calls: list[str] = []
     w, x = Matrix([[1.0, 2.0], [3.0, 4.0]]), Matrix([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])
     start_over(smallest=1)
@@ -291,7 +291,7 @@ def test_products_of_one_matrix_that_are_taken_together(place: int, k: int) -> N
 
 
 @pytest.mark.parametrize("product", [False, True])
-def test_a_sum_whose_operands_are_computed_from_each_other_is_called_once(product: bool) -> None:
+def test_own_step_of_a_sum_whose_operands_are_computed_from_each_other_is_called_once(product: bool) -> None:
     """backward() takes such a sum in parts, between which the operands come."""
     calls: list[str] = []
     x = Value(2.0) * 1.0
@@ -335,7 +335,7 @@ def interrupted(error: type[BaseException], nodes: int) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
-def test_an_exception_leaves_the_tape_usable(error: type[BaseException]) -> None:
+def test_an_exception_in_an_own_step_leaves_the_tape_usable(error: type[BaseException]) -> None:
     gc.collect()
     get_tape().collect()
     nodes = get_tape().nodes
@@ -345,7 +345,7 @@ def test_an_exception_leaves_the_tape_usable(error: type[BaseException]) -> None
     assert get_tape().nodes == nodes
 
 
-def test_functions_that_build_graphs_and_go_through_others() -> None:
+def test_own_steps_may_build_graphs_and_go_through_others() -> None:
     x, other = Value(3.0), Value(0.5)
     z = Value(6.0, (x,), "double")
     made: list[Value] = []
@@ -383,7 +383,7 @@ def nested(root: Value, z: Value) -> None:
         z._backward = before
 
 
-def test_functions_that_change_leaves() -> None:
+def test_leaf_changed_by_an_own_step_is_told_if_partials_below_need_it() -> None:
     """A leaf that partials below need makes the rest wrong: told. One that nothing needs any more does not matter."""
     w, x, needed_no_more = Value(2.0), Value(3.0), Value(5.0)
     y = w * x
@@ -413,7 +413,7 @@ def test_functions_that_change_leaves() -> None:
     assert (w.grad, x.grad) == (15.0, 10.0)
 
 
-def test_functions_that_drop_what_was_held() -> None:
+def test_own_steps_may_drop_what_was_held() -> None:
     x = Value(3.0)
     held = [x * 1.0]
     for _ in range(50):
@@ -434,7 +434,7 @@ def test_functions_that_drop_what_was_held() -> None:
     assert math.isclose(x.grad, expected, rel_tol=1e-12)
 
 
-def test_functions_that_take_away_each_others_steps() -> None:
+def test_own_step_taken_away_before_its_turn_is_told() -> None:
     """A node that nothing passes on for would lose its gradient unnoticed."""
     x = Value(2.0)
     below = Value(4.0, (x,), "below")
@@ -459,7 +459,7 @@ def test_functions_that_take_away_each_others_steps() -> None:
         assert x.grad == 0.0
 
 
-def test_without_partials_is_refused_with_both_ways_named_before_anything_changes() -> None:
+def test_node_without_partials_is_refused_with_both_ways_named_before_anything_changes() -> None:
     x, y = Value(2.0), Value(3.0)
     for arguments, name in ((("power",), "power"), ((), "custom")):
         lost = Value(8.0, (x, y), *arguments)
@@ -488,7 +488,7 @@ def test_without_partials_is_refused_with_both_ways_named_before_anything_change
             root.backward()
 
 
-def test_refused_though_no_other_node_ever_had_a_function_of_its_own() -> None:
+def test_node_without_partials_is_refused_where_no_other_node_ever_had_a_function_of_its_own() -> None:
     """Also where the tape learnt of such nodes long before, and where the node is deep in a graph of runs."""
     x = Vector([1.0, 2.0, 3.0])
     lost = Value(1.0, (x[0],))
@@ -501,7 +501,7 @@ def test_refused_though_no_other_node_ever_had_a_function_of_its_own() -> None:
 
 def test_the_same_in_a_process_where_no_leaf_ever_had_a_function_of_its_own() -> None:
     """There backward() goes by runs and shapes of graphs met before."""
-    chosen = "computed_nodes_in_runs or rows_of_a_product or products_of_one_matrix or sum_whose or refused_though"
+    chosen = "computed_nodes_in_runs or rows_of_a_product or products_of_one_matrix or sum_whose or refused_where"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", chosen]
     result = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout
@@ -637,7 +637,7 @@ def test_children_may_be_any_iterable() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda s: 2.5**s, lambda s: s * 0.5, lambda s: s - 2.0, lambda s: s * s, microgpt.tanh])
-def test_own_step_in_a_graph_whose_sums_are_in_segments(make: Callable[[Value], Value]) -> None:
+def test_own_step_in_a_graph_whose_sums_are_in_segments_is_called_once(make: Callable[[Value], Value]) -> None:
     """Below a later operand of the dot an earlier one is used. A number in a node is not how many operands it has."""
     called: list[float] = []
     v = Vector([0.3, -0.7, 1.1])
