@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import microgpt
-from microgpt.cli import Parser, run
-from microgpt.ranges import shorten
+from microgpt.cli import Parser, run, shorten
 
 # Of each command what its own --help says first, here because importing them all to list them would take longer.
 COMMANDS = {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from microgpt.ranges import MAX_COUNT, Real, Whole, shorten
+from microgpt.ranges import MAX_COUNT, Real, Whole
 
 # What moves the cursor, colours, or turns the direction of what follows: controls but for the tab, line and paragraph separators,
 # bidirectional marks, and halves of characters, which cannot be written at all.
@@ -54,6 +54,11 @@ def argument(allowed: Whole | Real) -> Callable[[str], float]:
 def whole_number(low: int, high: int = MAX_COUNT) -> Callable[[str], float]:
     """Return an argument type: a whole number in [low, high]."""
     return argument(Whole(low, high))
+
+
+def shorten(text: str) -> str:
+    """Return `text` quoted, its end cut where it is long."""
+    return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
 def tell(message: str) -> None:

@@ -72,7 +72,7 @@ class Neuron(Module, Parts):
         return f"{'ReLU' if self.nonlin else 'Linear'}Neuron({len(self.w)})"
 
 
-NEURON_CALL = Neuron.__call__
+NEURON_CALL = Neuron.__call__  # a script may set another one, then products are not what it computes
 
 
 class Layer(Module):

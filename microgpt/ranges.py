@@ -69,8 +69,3 @@ class OneOf:
 
 
 Range = Whole | Real | OneOf
-
-
-def shorten(text: str) -> str:
-    """Return `text` quoted, its end cut where it is long."""
-    return repr(text if len(text) <= 40 else text[:37] + "...")

@@ -31,9 +31,10 @@ def load_microgpt() -> None:
         except BaseException:
             del sys.modules["microgpt"]
             raise
-    elif getattr(loaded, "__file__", None) != spec.origin and "microgpt._tape" not in sys.modules:
-        where = getattr(loaded, "__file__", None) or "memory"
-        raise ImportError(f"another module is loaded as microgpt, from {where}: rename it, two modules cannot have one name")
+    elif (file := getattr(loaded, "__file__", None)) != spec.origin and "microgpt._tape" not in sys.modules:
+        raise ImportError(
+            f"another module is loaded as microgpt, from {file or 'memory'}: rename it, two modules cannot have one name"
+        )
 
 
 class Alias(MetaPathFinder, InspectLoader):

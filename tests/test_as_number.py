@@ -67,13 +67,13 @@ def test_conversion_that_would_lose_the_gradient_names_the_two_ways(expression: 
 
 
 @pytest.mark.parametrize("expression", OTHERWISE_REFUSED)
-def test_value_is_no_number_in(expression: str) -> None:
+def test_value_is_refused_where_a_number_is_needed(expression: str) -> None:
     with pytest.raises((TypeError, struct.error)):
         eval(expression, {**NAMES, "x": Value(2.0)})
 
 
 @pytest.mark.parametrize("expression", OPS)
-def test_gradient_goes_through(expression: str) -> None:
+def test_gradient_goes_through_what_is_made_of_ops(expression: str) -> None:
     x = Value(2.0)
     y = eval(expression, {**NAMES, "x": x})
     assert isinstance(y, Value)

@@ -10,13 +10,13 @@ import random
 import re
 import stat
 import struct
-import subprocess
 import sys
 from array import array
 from pathlib import Path
 from typing import Any
 
 import pytest
+from process import printed_by
 
 from microgpt import checkpoint, files
 
@@ -179,7 +179,7 @@ try:
 except ValueError as error:
     print(error)
 """
-    assert " is not a whole microgpt checkpoint: it " in run_python(code, cwd=path.parent)
+    assert " is not a whole microgpt checkpoint: it " in printed_by(code, cwd=path.parent)
 
 
 @unix
@@ -281,19 +281,12 @@ for read in (checkpoint.read, data.load_file):
 path.chmod(0o644)
 """
     # By a relative path, since the folders above stay the superuser's alone.
-    result = run_python(code, cwd=path.parent)
+    result = printed_by(code, cwd=path.parent)
     denied = f"{path.name}: Permission denied"
     expected = [f"{path.name}: File too large", denied, denied, "other: Permission denied", denied, denied]
     assert result.splitlines() == expected
     assert path.read_bytes() == saved
     assert list(path.parent.iterdir()) == [path]
-
-
-def run_python(code: str, cwd: Path) -> str:
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
-    assert (result.returncode, result.stderr) == (0, "")
-    return result.stdout
 
 
 @unix
@@ -341,7 +334,7 @@ while kills < 300 or inside < 30:
         other.unlink()
 print(kills, inside, len(written))
 """
-    kills, inside, written = map(int, run_python(code, cwd=path.parent).split())
+    kills, inside, written = map(int, printed_by(code, cwd=path.parent).split())
     print(f"{kills} kills survived, {inside} of them within a write, {written} different checkpoints left")
     assert kills >= 300
     assert inside >= 30

@@ -11,22 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from process import python
 
 import microgpt
 import microgpt_cython
 
 ROOT = Path(__file__).parent.parent
 FOREIGN = "Value = 'of another module'\n"
-
-
-def python(*arguments: str, cwd: Path, status: int = 0, path: Path | None = None) -> str:
-    """What Python prints, or the last line of its errors where it must end with another status than 0."""
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    if path is not None:
-        env["PYTHONPATH"] = str(path)
-    result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, env=env, timeout=120)
-    assert result.returncode == status, result.stderr
-    return result.stdout if status == 0 else result.stderr.splitlines()[-1]
 
 
 SCRIPT = """
@@ -59,7 +50,7 @@ def test_a_folder_called_microgpt_hides_nothing(tmp_path: Path) -> None:
     assert python("script.py", cwd=tmp_path) == "6.0 32868\n"
 
 
-def test_the_commands_run_there(tmp_path: Path) -> None:
+def test_the_commands_run_in_a_folder_that_hides_microgpt(tmp_path: Path) -> None:
     (tmp_path / "microgpt.py").write_text(FOREIGN)
     out = python("-m", "microgpt_cython.train", "--steps", "1", "--samples", "1", "--quiet", "--save", "m", cwd=tmp_path)
     assert out.startswith("num docs: 32868\n")
@@ -101,7 +92,7 @@ def test_a_checkout_without_the_engine_uses_the_installed_one(tmp_path: Path) ->
     assert not Path(lines[2]).is_relative_to(checkout)
 
 
-def test_without_microgpt_beside_it_says_so(tmp_path: Path) -> None:
+def test_microgpt_cython_without_microgpt_beside_it_says_so(tmp_path: Path) -> None:
     shutil.copytree(Path(microgpt_cython.__file__).parent, tmp_path / "microgpt_cython")
     error = python("-c", "import microgpt_cython", cwd=tmp_path, status=1)
     assert error.startswith(f"ImportError: there is no package microgpt in {tmp_path}, where microgpt_cython is")

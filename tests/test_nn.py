@@ -365,7 +365,7 @@ def test_nn_has_micrograds_names() -> None:
     assert nn.Module().parameters() == []
 
 
-def test_nn_refuses() -> None:
+def test_mistakes_are_told() -> None:
     for sizes, message in (((2, []), "at least one layer"), ((0, [1]), "nin must be at least 1, got 0"), ((2, [3, 0]), "nout")):
         with pytest.raises(ValueError, match=message):
             nn.MLP(*sizes)

@@ -319,7 +319,7 @@ HUGE = 10**30
 
 
 @pytest.mark.parametrize("index", [HUGE, -HUGE, 2**63, -(2**63) - 1, 2**32, -(2**32)])
-def test_indices_beyond_any_range(index: int) -> None:
+def test_indices_beyond_any_range_are_told(index: int) -> None:
     vector, matrix, rows = Vector(NUMBERS["Vector"]), Matrix(NUMBERS["Matrix"]), Rows(NUMBERS["Rows"])
     calls: list[Callable[[], Any]] = [
         lambda: vector[index],

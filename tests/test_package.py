@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.machinery
-import os
 import re
 import shutil
 import subprocess
@@ -11,18 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from process import python
 
 import microgpt
 from microgpt import _functions, _graph, _matrix, _tape, _value, _vector, reference
 
 ROOT = Path(__file__).parent.parent
-
-
-def python(*arguments: str, cwd: Path) -> str:
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, env=env, timeout=120)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 @pytest.mark.parametrize("module", [_functions, _graph, _matrix, _tape, _value, _vector])

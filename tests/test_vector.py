@@ -253,7 +253,7 @@ def test_no_array_is_made_silently(x: Any) -> None:
     assert np.asarray(x.data).tolist() == x.data
 
 
-def test_long_ones_are_shown_in_part() -> None:
+def test_long_vectors_matrices_and_rows_are_shown_in_part() -> None:
     assert "..." not in repr(Vector(range(1000)))
     assert repr(Vector(range(1001))) == (
         "Vector(data=[0.0, 1.0, 2.0, ..., 998.0, 999.0, 1000.0], grad=[0.0, 0.0, 0.0, ..., 0.0, 0.0, 0.0])"

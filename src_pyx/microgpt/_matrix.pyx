@@ -200,6 +200,7 @@ cdef class Rows:
         """Raise TypeError, as of a Vector."""
         raise no_array("Rows")
 
+
 cdef int visit_vector(PyObject *rows, visitproc visit, void *arg) except -1:
     return visit(<PyObject *>(<Rows>rows).vector, arg)
 
