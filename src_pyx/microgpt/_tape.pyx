@@ -174,9 +174,9 @@ cdef int grow(Tape *t, size_t n) except -1:
 
 
 cdef int grow_arrays(Tape *t, size_t n) except -1:
-    """Make room for `n` more nodes: collect, then at least double unless that leaves two thirds of the room. What is garbage
-    but not released yet does not count; for a while it takes some room of its own.
+    """Make room for `n` more nodes: collect, then double the room unless two thirds of it are free.
 
+    Garbage that is not released yet counts as free, but where less than a quarter is free without it, the room grows by half.
     So a node costs constant time on average, however many there are and however many of them stay.
     """
     cdef size_t capacity = t.capacity
@@ -269,13 +269,13 @@ cdef void shrink(Tape *t) noexcept:
 
 
 cdef void collect(Tape *t) noexcept:
-    """Drop every node that no handle reaches, wherever it lies; the survivors above the lowest of them
-    slide down. A script's parameters, most of what survives, lie below and stay.
+    """Drop every node that no handle reaches, wherever it lies; the survivors above the lowest of them slide down.
 
-    One sweep from the top marks what the handles reach, since children are below their parents; one from the bottom moves
-    it. No recursion. Cost: a few nanoseconds per node, operands included. Without memory for the map of ids, or while ids
+    A script's parameters, most of what survives, lie below and stay. One sweep from the top marks what the handles reach, since
+    children are below their parents; one from the bottom moves it. No recursion. Without memory for the map of ids, or while ids
     are in use (`fixed`), nothing happens. Attributes of nodes that go are released by the interpreter between two of its
     instructions, since an op may be in the middle of its work.
+    Cost: a few nanoseconds per node, operands included.
     """
     cdef uint32_t *moved                # the new id of each node: how many live ones are below; owner: this call
     cdef uint32_t i, first, live
