@@ -162,6 +162,8 @@ cdef struct Tape:
     uint32_t *write_top             # ... and the top at that time, both increasing
     size_t writes
     size_t writes_capacity
+    uint64_t known_clock[16]        # some of them, by their last bits, to be found at once ...
+    uint32_t known_top[16]           # ... and what `top_at` is there
     uint64_t clock                  # the last stamp given out
     uint64_t changes                # how often leaves were written
     uint32_t run_start              # the leaves [run_start, run_end) were last written all at once: their stamp stands here,
@@ -218,9 +220,10 @@ cdef bint has_changed(Tape *t, uint32_t leaf, uint32_t since) noexcept nogil
 
 cdef inline void anchor_new(Handle handle, uint32_t id) noexcept:
     """Let the new `handle` stop every rewind below `id`, which was put just now and has no handle yet."""
+    cdef Tape *t = tape             # read once: the compiler cannot know that nothing changes it
     handle.id = id
-    tape.handle[id] = <PyObject *>handle
-    tape.young += id >= tape.floor
+    t.handle[id] = <PyObject *>handle
+    t.young += id >= t.floor
 
 
 cdef inline void anchor(Handle handle, uint32_t id) noexcept:
@@ -236,26 +239,27 @@ cdef inline bint only_kept(PyObject *handle) noexcept:
     return (<Handle>handle).kind == KEPT and (<Handle>handle).next == NULL
 
 
-cdef inline bint rewind_below(uint32_t id) noexcept:
+cdef inline bint rewind_below(Tape *t, uint32_t id) noexcept:
     """Rewind where the node, which has no live handle any more, was the last one to hold the tape's top. Return as `rewind`."""
-    return (id == tape.top - 1 or (tape.young == 0 and id >= tape.floor)) and rewind(tape)
+    return (id == t.top - 1 or (t.young == 0 and id >= t.floor)) and rewind(t)
 
 
 cdef inline bint detach(Handle handle) noexcept:
     """Let go of what the dying `handle` kept. Return whether `release` is to follow, which may run any code; this does not."""
+    cdef Tape *t = tape
     cdef uint32_t id = handle.id
     cdef PyObject *rest = handle.next
     if id == 0:
-        return rewind(tape)             # the op that was to fill it failed: its nodes go with it
-    tape.young -= id >= tape.floor
+        return rewind(t)                # the op that was to fill it failed: its nodes go with it
+    t.young -= id >= t.floor
     if rest != NULL:
         (<Handle>rest).previous = handle.previous
     if handle.previous != NULL:
         (<Handle>handle.previous).next = rest
-        rest = tape.handle[id]
+        rest = t.handle[id]
     else:
-        tape.handle[id] = rest
-    return (rest == NULL or only_kept(rest)) and rewind_below(id)
+        t.handle[id] = rest
+    return (rest == NULL or only_kept(rest)) and rewind_below(t, id)
 
 
 # Most handles live for a moment, as a term of an expression. Keeping the dead ones for reuse spares the general ways of making

@@ -228,10 +228,10 @@ cdef bint rewind(Tape *t) noexcept:
     cdef PyObject **handle = t.handle
     cdef bint rewritten = False
     while True:
-        while top > 8 and eight_without_handle(t, top - 8):
-            top -= 8
         while top > 1 and handle[top - 1] == NULL:
             top -= 1
+            while top % 8 == 0 and top > 8 and eight_without_handle(t, top - 8):
+                top -= 8
         if t.kept == 0 or top == 1 or not only_kept(handle[top - 1]):
             break
         drop_kept(t, top - 1)
@@ -246,6 +246,8 @@ cdef bint rewind(Tape *t) noexcept:
     if rewritten and not FAULT(b"rewind: the last write stays") and (t.writes == 0 or t.write_top[t.writes - 1] < top):
         t.write_top[t.writes] = top
         t.writes += 1
+    if rewritten:
+        forget_tops(t)
     t.rewinds += 1
     if t.rewinds == 256:
         shrink(t)
@@ -363,6 +365,7 @@ cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
             t.write_top[writes] = i
             writes += 1
     t.writes = writes
+    forget_tops(t)
     t.floor = moved[t.floor]
     if not FAULT(b"collect: the last run moves"):
         t.run_start = moved[min(t.run_start, t.top)]
@@ -403,8 +406,16 @@ cdef uint64_t new_stamp(Tape *t) except 0:
     return t.write_clock[t.writes - 1]
 
 
-cdef uint32_t top_at(Tape *t, uint64_t clock) noexcept nogil:
+cdef inline uint32_t top_at(Tape *t, uint64_t clock) noexcept nogil:
     """Return the lowest id of a node that was made after what was written at `clock`, 0 if all were."""
+    cdef uint64_t place = clock % 16
+    if t.known_clock[place] != clock or clock == 0:
+        t.known_top[place] = find_top(t, clock)
+        t.known_clock[place] = clock
+    return t.known_top[place]
+
+
+cdef uint32_t find_top(Tape *t, uint64_t clock) noexcept nogil:
     cdef size_t low = 0
     cdef size_t high = t.writes
     cdef size_t middle
@@ -417,20 +428,31 @@ cdef uint32_t top_at(Tape *t, uint64_t clock) noexcept nogil:
     return t.write_top[low - 1] if low > 0 else 0
 
 
+cdef inline void forget_tops(Tape *t) noexcept nogil:
+    """The log of writes has changed, and not only become longer."""
+    memset(t.known_clock, 0, sizeof(t.known_clock))
+
+
 cdef int write_leaf(Tape *t, uint32_t leaf, double data) except -1:
     """Set the data of a leaf, and remember what it was: set back to that, no node that used it is out of date."""
     cdef uint64_t clock = new_stamp(t)
     cdef uint32_t last = t.node[leaf].a
-    if last == 0 or t.past[last].clock != clock:                # else no node was made since it was set last
-        last = needed_past(t, last)
-        t.node[leaf].a = last
-    if last == 0 or (top_at(t, t.past[last].clock) != t.top and not FAULT(b"past: each number that was used")):
-        if t.past_top >= t.past_capacity:
-            make_past(t)
-            last = t.node[leaf].a
-        t.past[t.past_top] = Past(clock, t.data[leaf], last)
-        t.node[leaf].a = <uint32_t>t.past_top
-        t.past_top += 1
+    cdef uint32_t free_one              # a Past of this leaf that is not needed any more, `last` if there is none
+    if last != 0 and t.past[last].clock == clock:               # no node was made since it was set last
+        t.data[leaf] = data
+        return 0
+    free_one = last
+    last = needed_past(t, last)
+    if last == 0 or (top_at(t, t.past[free_one].clock) != t.top and not FAULT(b"past: each number that was used")):
+        if free_one == last:
+            if t.past_top >= t.past_capacity:
+                make_past(t)
+                last = t.node[leaf].a
+            free_one = <uint32_t>t.past_top
+            t.past_top += 1
+        t.past[free_one] = Past(clock, t.data[leaf], last)
+        last = free_one
+    t.node[leaf].a = last
     t.data[leaf] = data
     return 0
 
@@ -468,8 +490,8 @@ cdef int make_past(Tape *t) except -1:
                     link = &past[end].older
                     old = needed_past(t, link[0])
                     end += 1
-        if 4 * end < capacity and try_reallocate(<void **>&past, max(2 * end, <size_t>1024), sizeof(Past)):
-            capacity = max(2 * end, <size_t>1024)
+        if 8 * end < capacity and try_reallocate(<void **>&past, max(4 * end, <size_t>1024), sizeof(Past)):
+            capacity = max(4 * end, <size_t>1024)
     free(t.past)
     t.past = past
     t.past_top = end

@@ -1,17 +1,19 @@
 """Value: a scalar and its gradient, as in microgpt.py and micrograd."""
 
 from cpython.dict cimport PyDict_Size
+from cpython.long cimport PyLong_AsDouble
 from cpython.object cimport Py_EQ, Py_GT, Py_LE, Py_LT, Py_NE, PyObject, PyTypeObject, destructor
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.tuple cimport PyTuple_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt cimport _graph
-from microgpt._no_grad cimport finish
-from microgpt._ops cimport evaluate, name_of, operand, operand_count, partial
+from microgpt._no_grad cimport cut_off, finish
+from microgpt._ops cimport evaluate, name_of, operand, operand_count, partial, pow_value
 from microgpt._tape cimport (
     ABS, ACOS, ADD, ADD_CONSTANT, ASIN, ATAN, ATAN2, ATAN2_CONSTANT, BLOCK_END, CONSTANT_POW, COS, COSH, CUSTOM, ERF, EXP, EXPM1,
     FLOOR, GELU, HYPOT, HYPOT_CONSTANT, KEPT, LEAF, LGAMMA, LOG, LOG10, LOG1P, LOG2, MUL, MUL_CONSTANT, NO_PARTIALS, POW,
-    POW_CONSTANT, RELU, SIGMOID, SILU, SIN, SINH, SOFTPLUS, SPARES, SQRT, TANH, VALUE, Handle, Spares, anchor,
+    POW_CONSTANT, RELU, SIGMOID, SILU, SIN, SINH, SOFTPLUS, SPARES, SQRT, TANH, VALUE, Handle, Spares, Tape, anchor,
     anchor_new, custom_words, keep_spare, only_kept, partials, put_block, put_constant, put_leaf, put_pair, references, release,
     reserve, reserve_listed, revive_kept, rewind_below, take_spare, tape, write_leaf
 )
@@ -22,6 +24,16 @@ __import__("microgpt._cycles")      # looks after the attributes of this class
 
 cdef extern from "kernels.h" nogil:
     bint FAULT(const char *guard)
+
+ctypedef int (*initproc)(PyObject *made, PyObject *args, PyObject *kwargs) except -1
+
+cdef extern from *:
+    """
+    #define init_of(type) (((PyTypeObject *)(type))->tp_init)
+    #define set_init(type, init) ((void)(init_of(type) = (init)))
+    """
+    initproc init_of(PyObject *type)
+    void set_init(PyObject *type, initproc init)
 
 # What micrograd writes in `_op`; the other ops show their own name there.
 cdef dict MICROGRAD_NAMES = {"leaf": "", "add": "+", "mul": "*", "relu": "ReLU"}
@@ -34,6 +46,9 @@ cdef str NO_NAME = ""
 
 cdef bint number_the_long_way(object x, double *out) except -1:
     """As `number`, for what is neither a plain float nor a Value."""
+    if type(x) is int:                      # as `grad = 0`, in many a loop
+        out[0] = PyLong_AsDouble(x)
+        return True
     if isinstance(x, Handle):
         return False
     if isinstance(x, (int, float, Real)):   # the first two are one look each; Real, numpy's numbers and others, is a long one
@@ -136,7 +151,7 @@ cdef bint keep_attributes(PyObject *dying) noexcept:
     if dying.ob_type == <PyTypeObject *>Value:
         keep(revive_kept(dying))
         if only_kept(tape.handle[id]):
-            rewind_below(id)
+            rewind_below(tape, id)
         return True
     try:                            # an object of a subclass is half gone already: a plain one keeps its attributes
         value = new_value()
@@ -173,6 +188,25 @@ cdef void give_back(Value value):
 
 
 (<PyTypeObject *>Value).tp_dealloc = end_value
+
+
+cdef initproc general_init = init_of(<PyObject *>Value)
+
+
+cdef int init_value(PyObject *made, PyObject *args, PyObject *kwargs) except -1:
+    """`Value.__init__`; that of a number alone, which most are, without a look for the other arguments."""
+    cdef double value
+    if kwargs != NULL or PyTuple_GET_SIZE(<object>args) != 1 or (<Value>made).id != 0:
+        return general_init(made, args, kwargs)
+    value = as_number((<tuple>args)[0], "Value")
+    if (<Value>made).id != 0:           # a number's own code may have made it
+        return general_init(made, args, kwargs)
+    reserve(tape, 1)
+    anchor_new(<Value>made, put_leaf(tape, value))
+    return 0
+
+
+set_init(<PyObject *>Value, init_value)
 
 
 cdef Py_ssize_t attributes_offset(Value some) noexcept:
@@ -228,40 +262,53 @@ cdef dict written_on(uint32_t id):
 # The handle comes first, then room, then the value, then the node: whichever fails, nothing half-made stays.
 
 cdef Value unary(uint8_t op, Value x):
-    cdef Value value = new_value()
+    cdef Value value = <Value>take_spare(&spares) if spares.n > 0 else new_value()
+    cdef Tape *t = tape
     cdef uint32_t a
-    reserve(tape, 1)
+    reserve(t, 1)
     a = node(x)
-    anchor_new(value, put_constant(tape, op, a, 0.0, evaluate(op, tape.data[a], 0.0)))
-    finish(value.id, 1)
+    anchor_new(value, put_constant(t, op, a, 0.0, evaluate(op, t.data[a], 0.0)))
+    if t.no_grad > 0:
+        cut_off(value.id, 1)
     return value
 
 
 cdef Value constant(uint8_t op, Value x, double k):
-    cdef Value value = new_value()
+    cdef Value value = <Value>take_spare(&spares) if spares.n > 0 else new_value()
+    cdef Tape *t = tape
     cdef uint32_t a
-    reserve(tape, 1)
+    cdef double z
+    reserve(t, 1)
     a = node(x)
-    anchor_new(value, put_constant(tape, op, a, k, evaluate(op, tape.data[a], k)))
-    finish(value.id, 1)
+    if op == ADD_CONSTANT:          # as in `binary`
+        z = t.data[a] + k
+    elif op == MUL_CONSTANT:
+        z = t.data[a] * k
+    else:
+        z = evaluate(op, t.data[a], k)
+    anchor_new(value, put_constant(t, op, a, k, z))
+    if t.no_grad > 0:
+        cut_off(value.id, 1)
     return value
 
 
 cdef Value binary(uint8_t op, Value x, Value y):
-    cdef Value value = new_value()
+    cdef Value value = <Value>take_spare(&spares) if spares.n > 0 else new_value()
+    cdef Tape *t = tape
     cdef uint32_t a, b
     cdef double z
-    reserve(tape, 1)
+    reserve(t, 1)
     a = node(x)
     b = node(y)
     if op == ADD:                   # most nodes of a script are sums and products: without a call
-        z = tape.data[a] + tape.data[b]
+        z = t.data[a] + t.data[b]
     elif op == MUL:
-        z = tape.data[a] * tape.data[b]
+        z = t.data[a] * t.data[b]
     else:
-        z = evaluate(op, tape.data[a], tape.data[b])
-    anchor_new(value, put_pair(tape, op, a, b, 0, z))
-    finish(value.id, 1)
+        z = evaluate(op, t.data[a], t.data[b])
+    anchor_new(value, put_pair(t, op, a, b, 0, z))
+    if t.no_grad > 0:
+        cut_off(value.id, 1)
     return value
 
 
@@ -274,8 +321,16 @@ cdef int refuse_zero(double denominator) except -1:
 
 cdef Value reciprocal(Value x):
     """Return x**-1, by which a quotient is written."""
-    refuse_zero(tape.data[node(x)])
-    return constant(POW_CONSTANT, x, -1.0)
+    cdef Value value = <Value>take_spare(&spares) if spares.n > 0 else new_value()
+    cdef Tape *t = tape
+    cdef uint32_t a
+    reserve(t, 1)
+    a = node(x)
+    refuse_zero(t.data[a])
+    anchor_new(value, put_constant(t, POW_CONSTANT, a, -1.0, pow_value(t.data[a], -1.0)))
+    if t.no_grad > 0:
+        cut_off(value.id, 1)
+    return value
 
 
 def restore_leaf(cls, double data, double grad):
