@@ -153,7 +153,7 @@ class Orders:
     """The cost of the topological order, by public means.
 
     A leaf that is changed between its use and backward() makes backward() refuse. The graph is searched by then, nothing is
-    propagated. The leaf is the first one that the order comes to, so that the check for changed leaves ends there.
+    propagated. Of the nodes that need a leaf the lowest needs this one, so the check for changed leaves ends there.
     """
 
     def __init__(self, model: microgpt.GPT, documents: Sequence[Sequence[int]]) -> None:
@@ -163,7 +163,7 @@ class Orders:
     def run(self, documents: int) -> None:
         for _ in range(min(documents, STEPS - len(self.times))):
             loss = self.model.loss(self.documents[len(self.times)])
-            leaf = self.model.layers[0].attn_wq[0][0]
+            leaf = self.model.layers[0].attn_wk[0][0]
             data = leaf.data
             leaf.data = data + 1.0
             start = clock()

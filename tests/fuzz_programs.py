@@ -271,6 +271,13 @@ SHARED = [
             for rows in ((1, 3, 2), (1, 1, 1), (2, 0, 2))
         ),
     ),
+    # What a plan made for one of them is not for the other, or rows are not where one of their nodes is used by all.
+    operations("mVi", "(lambda x: (lambda z: z[0] + a[c] @ z)(x * (x * x[0])))(e.tanh(b))"),
+    operations("mVi", "e.cross_entropy(a @ (a @ e.tanh(b)), c)"),
+    operations("m", "e.Vector([row.sum() for row in (lambda x: e.attention(x, x, x, 1))(e.tanh(a @ a[:]))]).sum()"),
+    operations("mii", "(lambda x, y: e.tanh(x) * y + y)(a[b][:-1], a[c][1:]).sum()"),
+    operations("mk", "(lambda x: e.Vector([*(x[0] * 0.5), *(x[1] * (0.5 if b > 0.4 else b))]).sum())(e.tanh(a[[0, -1]]))"),
+    operations("vVk", "(lambda w: w @ e.tanh(b))(e.Vector(a.data) if c > 0.4 else a * 1.0)"),
 ]
 # A text of many positions at once: more nodes than all else together.
 TEXTS = operations(
@@ -379,7 +386,12 @@ def generate(kind: str, rng: random.Random) -> Program:
         leaves.append(instruction(rng, Operation("e.Adam([a])", "L")))
     block = chain(rng) if rng.random() < 0.7 else [*instructions(kind, rng, rng.randint(1, 9)), *root(rng)]
     program = list(leaves)
-    for changes in (0, 0, 0, *rng.choice(((1, 0), (1, 1), (0, 1), (1, 0, 2), (2, 1, 1)))):  # seen, learnt, recalled
+    for changes in (
+        0,
+        0,
+        0,
+        *rng.choice(((1, 0), (1, 1), (0, 1), (1, 0, 2), (2, 1, 1))),
+    ):  # more plans than one
         now = list(block)
         for _ in range(changes):
             change(now, rng)

@@ -44,6 +44,13 @@ def dot(engine: Engine, w: Sequence[Any], x: Sequence[Any]) -> Any:
     return engine.Vector(w) @ engine.Vector(x) if hasattr(engine, "Vector") else engine.dot(w, x)
 
 
+def mean_of_columns(engine: Engine, values: Sequence[Any]) -> Any:
+    """Of pairs of values, by an attention that weights all alike."""
+    nothing = [engine.Value(0.0), engine.Value(0.0)]
+    pairs = [values[i : i + 2] for i in range(0, len(values), 2)]
+    return engine.attention(nothing, [nothing] * len(pairs), pairs, 1)
+
+
 def halves(values: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
     return values[: len(values) // 2], values[len(values) // 2 :]
 
@@ -646,6 +653,15 @@ ROWS = [
         lambda *v: math.fsum(w * x for w, x in zip(*halves(v), strict=True)),
         dot_partials,
         [((INF, 1.0, 0.0, 1.0), (NAN, [0.0, 1.0, INF, 1.0]))],
+    ),
+    Row(
+        "dot",
+        "dot-strided",
+        lambda e, v: mean_of_columns(e, v)[0],
+        [(1.0, 2.0, 3.0, 4.0), tuple(0.1 * i - 0.9 for i in range(20))],
+        lambda *v: math.fsum(v[::2]) / len(v[::2]),
+        lambda *v: [1 / len(v[::2]), 0.0] * len(v[::2]),
+        [((INF, 1.0, 0.0, 1.0), (INF, [0.5, 0.0, 0.5, 0.0]))],
     ),
     Row(
         "custom",

@@ -163,8 +163,14 @@ def children(node: Value) -> list[Value]:
     return [child for child in node.operands or node.children if not isinstance(child, Constant)]
 
 
-def reached(handles: Sequence[Any]) -> set[Value]:
-    """The nodes that the engine has for these handles: through children, and through what was written on nodes."""
+mixed: dict[Value, list[Value]] = {}  # the elements of the values that a result of `attention` was computed from
+
+
+def reached(handles: Sequence[Any], *, whole_rows: bool = False) -> set[Value]:
+    """The nodes that the engine has for these handles: through children, and through what was written on nodes.
+
+    `whole_rows`: and all of the values that an attention's result was computed from, which it may keep.
+    """
     found: set[Value] = set()
     left: list[Any] = [handles]
     while left:
@@ -177,6 +183,7 @@ def reached(handles: Sequence[Any]) -> set[Value]:
             found.add(x)
             left.extend(children(x))
             left.extend(x.__dict__.values())
+            left.extend(mixed.get(x, ()) if whole_rows else ())
             if x.own is not None:
                 left.extend(cell.cell_contents for cell in x.own.__closure__ or ())
     return found
@@ -323,10 +330,15 @@ def cross_entropy(logits: Any, target: Any) -> Any:
 
 def attention(query: Any, keys: Sequence[Any], values: Sequence[Any], n_head: int) -> Any:
     keys, values = ([row for x in given for row in (x if isinstance(x, Rows) else [x])] for given in (keys, values))
-    if not isinstance(query, Rows):
-        return Vector(plain.attention(query, keys, values, n_head))
-    past = len(keys) - len(query)
-    return Rows(plain.attention(q, keys[: past + t + 1], values[: past + t + 1], n_head) for t, q in enumerate(query))
+    past = len(keys) - (len(query) if isinstance(query, Rows) else 1)
+    result: Any
+    if isinstance(query, Rows):
+        result = Rows(plain.attention(q, keys[: past + t + 1], values[: past + t + 1], n_head) for t, q in enumerate(query))
+    else:
+        result = Vector(plain.attention(query, keys, values, n_head))
+    all_values = [v for row in values for v in row]
+    mixed.update((v, all_values) for v in flat([result]))
+    return result
 
 
 class Adam(plain.Adam):  # type: ignore[misc, name-defined]

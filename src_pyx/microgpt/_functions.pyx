@@ -10,13 +10,14 @@ from libc.stdint cimport UINT32_MAX, uint32_t
 from microgpt._matrix cimport Matrix, Rows, apply_to_any, as_rows, each_row, new_rows, rows_of
 from microgpt._no_grad cimport finish
 from microgpt._runs cimport (
-    Operands, at, part, put_constant_run, put_dots, put_mixture, put_pair_run, put_sum, put_unary_run, run, same
+    Operands, Positions, at, part, put_constant_run, put_dots, put_mixture, put_pair_run, put_scores, put_sum, put_unary_run, run,
+    same
 )
 from microgpt._tape cimport (
     ACOS, ADD_CONSTANT, ASIN, ATAN, ATAN2, ATAN2_CONSTANT, BLOCK_END, CONSTANT_ATAN2, COS, COSH, ERF, EXP, EXPM1, FLOOR, GELU,
     HYPOT, HYPOT_CONSTANT, LGAMMA, LOG, LOG1P, LOG2, LOG10, MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL,
-    MUL_CONSTANT, POW_CONSTANT, RELU, SIGMOID, SILU, SIN, SINH, SOFTPLUS, SQRT, TANH, WHERE, Handle, anchor, put_pair, reserve,
-    reserve_listed, tape
+    MUL_CONSTANT, POW_CONSTANT, RELU, SIGMOID, SILU, SIN, SINH, SOFTPLUS, SQRT, STRIDED_WORDS, TANH, WHERE, Handle, anchor,
+    put_pair, reserve, reserve_listed, tape
 )
 from microgpt._value cimport Value, as_number, binary, constant, new_value, number, unary
 from microgpt._vector cimport Vector, apply, as_vector, as_whole, elements, new_vector, settle_result
@@ -225,8 +226,7 @@ cdef object end_to_end(object x, uint32_t n):
     return items
 
 
-# Sets of numbers, such as logits: group g has `sets` sets of n + g * growth numbers. As operands they come group by group, number
-# i of set k as element i * sets + k of its group; what is computed from them comes set after set.
+# Sets of numbers, such as logits, one after the other: group g has `sets` sets of n + g * growth numbers.
 cdef struct Sets:
     uint32_t n
     uint32_t growth
@@ -245,26 +245,22 @@ cdef inline size_t count_numbers(Sets s) noexcept:
 
 
 cdef uint32_t put_exponentials(Operands z, Sets s) except 0:
-    """exp(z - max z) for each logit of each set; the maximum is a plain number, as in the reference. Room: twice the logits.
-
-    The results are set after set.
-    """
+    """exp(z - max z) for each logit of each set; the maximum is a plain number, as in the reference. Room: twice the logits."""
     cdef uint32_t start = tape.top
     cdef uint32_t n = s.n
     cdef uint32_t first = 0
     cdef Operands of_set
     cdef double top
-    cdef uint32_t _group, i, k
+    cdef uint32_t _group, _set, i
     for _group in range(s.groups):
-        for k in range(s.sets):
-            of_set = part(z, first + k)
-            of_set.step *= s.sets
+        for _set in range(s.sets):
+            of_set = part(z, first)
             top = tape.data[at(of_set, 0)]
             for i in range(1, n):
                 if tape.data[at(of_set, i)] > top:
                     top = tape.data[at(of_set, i)]
             put_constant_run(ADD_CONSTANT, of_set, n, -top)
-        first += n * s.sets
+            first += n
         n += s.growth
     return put_unary_run(EXP, run(start), first)
 
@@ -415,8 +411,8 @@ cdef struct Attention:
     uint32_t n                      # length of a query, key or value
     uint32_t n_head
     Sets scores                     # a group for each query, a set for each head
-    Operands *keys                  # of each position
-    Operands *values
+    Positions keys
+    Positions values
 
 
 def attention(query, keys, values, n_head):
@@ -449,19 +445,21 @@ def attention(query, keys, values, n_head):
     a.n = n
     a.n_head = <uint32_t>heads
     a.scores = Sets(a.time - a.count + 1, 1, a.n_head, a.count)
-    a.keys = <Operands *>PyMem_Malloc((2 * time) * sizeof(Operands))    # freed below
-    if a.keys == NULL:
+    a.keys.at = <Operands *>PyMem_Malloc((2 * time) * sizeof(Operands))    # freed below
+    if a.keys.at == NULL:
         raise MemoryError(f"no room for attention over {time} positions")
-    a.values = a.keys + time
+    a.values.at = a.keys.at + time
     try:
         reserve(tape, 6 * count_numbers(a.scores) + <size_t>a.n_head * a.count + q.n)
-        reserve_listed(tape, q.n * (2 * time + BLOCK_END) + (
+        list_positions(&a.keys, k, n)
+        list_positions(&a.values, v, n)
+        reserve_listed(tape, q.n * ((STRIDED_WORDS if a.values.step else 2 * time) + BLOCK_END) + (
             count_numbers(a.scores) * (2 * <size_t>(n // a.n_head) + BLOCK_END) if q.listed != NULL or any_listed(k) else 0))
-        list_positions(a.keys, k, n)
-        list_positions(a.values, v, n)
+        list_positions(&a.keys, k, n)
+        list_positions(&a.values, v, n)
         settle_result(result, put_attention(elements(q, 0), &a), q.n)
     finally:
-        PyMem_Free(a.keys)
+        PyMem_Free(a.keys.at)
     return new_rows(result, n) if isinstance(query, Rows) else result
 
 
@@ -506,14 +504,23 @@ cdef bint any_listed(list vectors) noexcept:
     return False
 
 
-cdef void list_positions(Operands *position, list vectors, uint32_t n) noexcept:
-    """Write the elements of each position. Void after the next reserve."""
+cdef void list_positions(Positions *positions, list vectors, uint32_t n) noexcept:
+    """Write the elements of each position, and whether these follow each other on the tape. Void after the next reserve.
+
+    A node with operands a step apart keeps what lies between: here, more of the same positions.
+    """
     cdef Vector v
     cdef uint32_t i
+    cdef uint32_t count = 0
+    cdef bint follow = True
     for v in vectors:
         for i in range(v.n // n):
-            position[0] = elements(v, i * n)
-            position += 1
+            positions.at[count] = elements(v, i * n)
+            follow &= v.listed == NULL
+            count += 1
+    for i in range(1, count):
+        follow &= positions.at[i].start - positions.at[i - 1].start == n
+    positions.step = n if follow else 0
 
 
 cdef uint32_t put_attention(Operands q, const Attention *a) except 0:
@@ -521,15 +528,15 @@ cdef uint32_t put_attention(Operands q, const Attention *a) except 0:
     cdef uint32_t head_dim = a.n // a.n_head
     cdef uint32_t scores = tape.top
     cdef uint32_t time = a.scores.n
-    cdef uint32_t weights, start, _query, i, t
+    cdef uint32_t weights, start, i, head
     for i in range(a.count):
-        for t in range(time + i):               # key by key, a score for each head
-            put_dots(part(q, i * a.n), a.keys[t], head_dim, a.n_head)
+        for head in range(a.n_head):
+            put_scores(part(q, i * a.n + head * head_dim), &a.keys, head * head_dim, head_dim, time + i)
     scores = put_constant_run(MUL_CONSTANT, run(scores), <uint32_t>count_numbers(a.scores), pow(pow(head_dim, 0.5), -1.0))
     weights = put_softmax(run(scores), a.scores)
     start = tape.top
-    for _query in range(a.count):
-        put_mixture(weights, a.values, time, a.n, head_dim)
-        weights += time * a.n_head
-        time += 1
+    for i in range(a.count):
+        for head in range(a.n_head):
+            put_mixture(weights, &a.values, head * head_dim, head_dim, time + i)
+            weights += time + i
     return start

@@ -14,12 +14,14 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from microgpt._ops cimport (
-    apart, name_of, operand, operand_count, propagate, propagate_products, propagate_run, reads_operands
+    name_of, operand, operand_count, propagate, propagate_run, reads_operands
 )
-from microgpt._order cimport BETWEEN_SIGNALS, Segment, arrange, first, forget, free_large, operands, search, second
-from microgpt._recall cimport Run
+from microgpt._order cimport BETWEEN_SIGNALS, Run, Segment, arrange, first, forget, free_large, operands, search, second
+from microgpt._plans cimport keep_plan, use_plan
+from microgpt._propagate cimport propagate_computed, propagate_leaves
+from microgpt._schedule cimport Plan, Task, schedule
 from microgpt._tape cimport (
-    ADD, CUSTOM, DOT, LAST_BINARY, LAST_UNARY, LEAF, LIVE, MUL, NO_PARTIALS, SEEN, UNSEEN, Handle, Node, Tape, has_changed,
+    ADD, CUSTOM, LAST_BINARY, LAST_UNARY, LEAF, LIVE, MUL, NO_PARTIALS, SEEN, UNSEEN, Handle, Node, Tape, has_changed,
     references, tape
 )
 
@@ -34,12 +36,14 @@ cdef struct Pass:                   # a backward() or zero_grad() under way; it 
     Run *order                      # owned while the pass goes on; if no other search came, `search` has it again afterwards
     Segment *segment
     size_t length
+    Plan plan                       # owned, too; empty where the order is taken as it is
     bint split                      # whether sums are in segments
     unsigned long thread            # that runs it
     Pass *before                    # the pass that was under way when it began, or NULL
 
 cdef Pass *latest                   # of those under way
 cdef bint lent                      # whether the arrays of `search` are those of `latest`
+cdef Plan spare                     # room for the next plan
 cdef bint searching
 cdef unsigned long searcher         # thread of the search
 
@@ -131,6 +135,23 @@ cdef bint has_own(Tape *t, const Run *run) noexcept:
     return False
 
 
+cdef bint any_own(Tape *t, const Run *order, size_t length) noexcept:
+    """Whether a node of the order has its own `_backward`, or no other."""
+    cdef size_t k
+    cdef uint32_t i
+    cdef PyObject *handle
+    for k in range(length):
+        if has_no_partials(t, order[k].first):
+            return True
+        for i in range(order[k].first, order[k].first + order[k].count):
+            handle = t.handle[i]
+            while handle != NULL:
+                if (<Handle>handle).attributes != NULL and holds_own((<Handle>handle).attributes):
+                    return True
+                handle = (<Handle>handle).next
+    return False
+
+
 cdef int propagate_own(Tape *t, Run run, uint32_t low, uint32_t high, set done) except -1:
     """As `propagate`, node by node: those with their own `_backward` do what that does. `low`, `high`: of a run of one.
 
@@ -189,7 +210,7 @@ cdef uint64_t refuse_changed(Tape *t, const Run *order, size_t length, uint64_t 
 cdef int backward(Tape *t, Handle root) except -1:
     """Add d(root)/d(node) to the grad of every node that `root` reaches. The grad of root itself becomes 1."""
     cdef Pass this
-    begin(t, &this, root)
+    begin(t, &this, root, True)
     try:
         propagate_all(t, root.id, &this)
     finally:
@@ -200,7 +221,7 @@ cdef int backward(Tape *t, Handle root) except -1:
 cdef int propagate_all(Tape *t, uint32_t root, const Pass *this) except -1:
     cdef size_t k
     cdef size_t work = 0
-    cdef uint32_t i, count
+    cdef uint32_t i
     cdef double g
     cdef uint64_t changes
     cdef double *data
@@ -210,6 +231,9 @@ cdef int propagate_all(Tape *t, uint32_t root, const Pass *this) except -1:
     cdef bint own = t.own_backward
     cdef set done = set() if this.split else None
     refuse_any_stale(t, order, this.length)
+    if this.plan.length > 0:
+        t.grad[root] = 1.0
+        return follow(t, this)
     if own:
         refuse_any_without_partials(t, order, this.length)
     data = t.data
@@ -241,15 +265,7 @@ cdef int propagate_all(Tape *t, uint32_t root, const Pass *this) except -1:
         node = &t.node[i]
         g = grad[i]
         if order[k - 1].count > 1:
-            count = 1
-            if node.op == DOT and (not own or FAULT(b"own: products one by one")):
-                count = count_products(t, order, k)
-            if count > 1:
-                propagate_products(t, order[k - count].first, order[k - 1].count, count)
-                work += (count - 1) * order[k - 1].count
-                k -= count - 1
-            else:
-                propagate_run(t, i, order[k - 1].count)
+            propagate_run(t, i, order[k - 1].count)
         elif node.op == ADD:        # most nodes of a script are sums and products: without a call
             grad[node.a] += g
             grad[node.argument.pair.b] += g
@@ -264,40 +280,23 @@ cdef int propagate_all(Tape *t, uint32_t root, const Pass *this) except -1:
     return 0
 
 
-cdef inline uint32_t count_products(Tape *t, const Run *order, size_t k) noexcept nogil:
-    """Return how many of the `k` first entries of `order`, from the last one back, are the products of one matrix with vectors
-    that follow each other: at least 1, and 1 for any other run of dots.
-    """
-    cdef const Run *run = &order[k - 1]
-    cdef const Node *node = &t.node[run.first]
-    cdef uint32_t end = max(node.a + run.count * node.argument.pair.n, node.argument.pair.b + node.argument.pair.n)
-    cdef uint32_t count = 1
-    if not is_product(t, run):
-        return 1
-    while count < k and (end <= run[-1].first or FAULT(b"products: operands are below all of them")) and (
-            is_product_before(t, run - 1, run)):
-        run -= 1
-        count += 1
-    return count
-
-
-cdef inline bint is_product(Tape *t, const Run *run) noexcept nogil:
-    """Whether a run of dots is the product of a matrix with a vector, which have nothing in common."""
-    cdef const Node *node = &t.node[run.first]
-    cdef uint32_t n = node.argument.pair.n
-    return node[1].a - node.a == n and node[1].argument.pair.b == node.argument.pair.b and (
-        apart(node.a, run.count * n, node.argument.pair.b, n) or FAULT(b"products: matrix and vector are apart"))
-
-
-cdef inline bint is_product_before(Tape *t, const Run *run, const Run *next) noexcept nogil:
-    """Whether `run` is the product of the matrix of `next` with the vector just before that of `next`."""
-    cdef const Node *node = &t.node[run.first]
-    cdef const Node *after = &t.node[next.first]
-    return (node.op == DOT and run.count == next.count and run.first + run.count == next.first
-            and (node.a == after.a or FAULT(b"products: one matrix"))
-            and node.argument.pair.n == after.argument.pair.n
-            and (node.argument.pair.b + node.argument.pair.n == after.argument.pair.b or FAULT(b"products: vectors follow"))
-            and is_product(t, run))
+cdef int follow(Tape *t, const Pass *this) except -1:
+    """Go through the plan of a pass."""
+    cdef const Task *task = this.plan.tasks
+    cdef const Task *leaves = task + this.plan.at_leaves
+    cdef const Task *end = task + this.plan.length
+    cdef size_t work = 0
+    cdef uint64_t changes = t.changes
+    while task < end:
+        if work >= BETWEEN_SIGNALS:
+            work = 0
+            PyErr_CheckSignals()
+            changes = refuse_changed(t, this.order, this.length, changes)
+        if task < leaves:
+            task += propagate_computed(t, task, leaves - task, this.plan.pivots, &work)
+        else:
+            task += propagate_leaves(t, task, end - task, &work)
+    return 0
 
 
 cdef int zero_grad(Tape *t, Handle root) except -1:
@@ -305,7 +304,7 @@ cdef int zero_grad(Tape *t, Handle root) except -1:
     cdef Pass this
     cdef size_t k
     cdef uint32_t i, j
-    begin(t, &this, root)
+    begin(t, &this, root, False)
     t.grad[root.id] = 0.0
     for k in range(this.length):
         for i in range(this.order[k].first, this.order[k].first + this.order[k].count):
@@ -315,30 +314,46 @@ cdef int zero_grad(Tape *t, Handle root) except -1:
     return 0
 
 
-cdef int begin(Tape *t, Pass *this, Handle root) except -1:
-    """Start a pass: order the nodes below `root`. Until its end ids stay as they are, though other code may run in the middle.
+cdef int begin(Tape *t, Pass *this, Handle root, bint planned) except -1:
+    """Start a pass: order the nodes below `root`, and plan what to do. Until its end ids stay as they are, though other code may
+    run in the middle.
 
     Before, they do not: the id of `root` may become another one while this thread waits for its turn.
     """
-    global searching, searcher, lent, latest
+    global searching, searcher, lent, latest, spare
     if searching:
         wait()
     searching = True
     searcher = PyThread_get_thread_ident()
     if lent:                            # the arrays of the last search are those of a pass that is still under way
-        memset(&search, 0, sizeof(search))
+        search.order = NULL
+        search.segment = NULL
+        search.room = search.segment_room = search.length = search.depth = 0
         lent = False
     t.fixed += 1
+    this.plan = spare
+    memset(&spare, 0, sizeof(Plan))
+    this.plan.length = 0
+    this.split = False
     try:
         if t.shown:
             look_at_shown(t)
-        this.split = arrange(t, root.id)
-        this.length = search.length
-        forget(t)
+        this.length = 0 if t.own_leaves else use_plan(t, root.id, &this.plan)
+        if this.length > 0 and t.own_backward and any_own(t, search.order, this.length):
+            this.length = this.plan.length = 0
+        if this.length == 0:
+            this.split = arrange(t, root.id)
+            this.length = search.length
+            forget(t)
+            if planned and not this.split and not t.own_leaves and (
+                    not (t.own_backward and any_own(t, search.order, this.length))) and (
+                    schedule(t, search.order, this.length, &this.plan)):
+                keep_plan(t, root.id, search.order, this.length, &this.plan)
         if latest != NULL:
             refuse_common(t, search.order, this.length)
     except BaseException:
         forget(t)
+        return_plan(&this.plan)
         t.fixed -= 1
         free_large()
         raise
@@ -378,6 +393,16 @@ cdef bint holds_own(PyObject *attributes) noexcept:
             return True
     return False
 
+cdef void return_plan(Plan *plan) noexcept:
+    """Keep the room of a plan for the next one, or free it."""
+    global spare
+    if spare.tasks == NULL:
+        free(spare.pivots)
+        spare = plan[0]
+    else:
+        free(plan.tasks)
+        free(plan.pivots)
+
 
 cdef void end(Tape *t, Pass *this) noexcept:
     """End a pass, complete or interrupted."""
@@ -387,6 +412,7 @@ cdef void end(Tape *t, Pass *this) noexcept:
         link = &link[0].before
     link[0] = this.before
     t.fixed -= 1
+    return_plan(&this.plan)
     if lent and search.order == this.order:
         lent = False
         free_large()

@@ -11,9 +11,9 @@ from libc.math cimport (
 from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt._tape cimport (
-    ABS, ADD, ADD_CONSTANT, CONSTANT_POW, COS, CUSTOM, DOT, DOT_LISTED, EXP, FLOOR, LAST_BINARY, LAST_UNARY, LOG, MAXIMUM,
-    MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, SUM, SUM_LISTED,
-    TANH, WHERE, Node, Tape, partials
+    ABS, ADD, ADD_CONSTANT, CONSTANT_POW, COS, CUSTOM, DOT, DOT_LISTED, DOT_STRIDED, EXP, FLOOR, LAST_BINARY, LAST_UNARY, LOG,
+    MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, SUM,
+    SUM_LISTED, TANH, WHERE, Node, Tape, partials
 )
 from microgpt._vectors cimport chosen
 
@@ -426,6 +426,13 @@ cdef inline void propagate(Tape *t, uint32_t i, uint32_t low, uint32_t high) noe
             grad[listed[k - 1]] += g
     elif op == DOT_LISTED:
         propagate_pairs(t, &t.pool[a], g, low, high)
+    elif op == DOT_STRIDED:
+        listed = &t.pool[a]
+        for k in range(high, low, -1):
+            a = listed[0] + k - 1
+            b = listed[1] + (k - 1) * listed[2]
+            grad[a] += data[b] * g
+            grad[b] += data[a] * g
     elif op == CUSTOM:
         listed = &t.pool[a]
         local_grad = partials(t, a, t.node[i].argument.pair.n)
@@ -443,16 +450,6 @@ cdef inline void propagate_pairs(Tape *t, const uint32_t *listed, double g, uint
 cdef inline bint apart(uint32_t a, uint32_t n, uint32_t b, uint32_t m) noexcept nogil:
     """Whether [a, a + n) and [b, b + m) have nothing in common."""
     return a + n <= b or b + m <= a
-
-
-cdef inline void propagate_products(Tape *t, uint32_t first, uint32_t rows, uint32_t count) noexcept nogil:
-    """As `propagate_run`, for the dots of the rows of one matrix with `count` vectors, from the last one to the first. Node
-    `first` and the next ones are those of the first vector. All operands lie below; the matrix and the vectors are apart.
-    """
-    cdef uint32_t a = t.node[first].a
-    cdef uint32_t b = t.node[first].argument.pair.b
-    chosen.products_partials(
-        &t.grad[a], &t.grad[b], &t.data[a], &t.data[b], &t.grad[first], rows, t.node[first].argument.pair.n, count)
 
 
 cdef inline void propagate_run(Tape *t, uint32_t first, uint32_t n) noexcept nogil:

@@ -1,8 +1,8 @@
 """Names, edges and Python views of the ops declared in _ops.pxd."""
 
 from microgpt._tape cimport (
-    ACOS, ASIN, ATAN, ATAN2, ATAN2_CONSTANT, CONSTANT_ATAN2, COSH, CUSTOM, DOT, DOT_LISTED, ERF, EXPM1, FLOOR, GELU, LAST_BINARY,
-    LAST_UNARY, LEAF, LGAMMA, LOG1P, LOG2, LOG10, SILU, SINH, SOFTPLUS, SUM, SUM_LISTED, WHERE, Tape, partials
+    ACOS, ASIN, ATAN, ATAN2, ATAN2_CONSTANT, CONSTANT_ATAN2, COSH, CUSTOM, DOT, DOT_LISTED, DOT_STRIDED, ERF, EXPM1, FLOOR, GELU,
+    LAST_BINARY, LAST_UNARY, LEAF, LGAMMA, LOG1P, LOG2, LOG10, SILU, SINH, SOFTPLUS, SUM, SUM_LISTED, WHERE, Tape, partials
 )
 
 from math import hypot, lgamma
@@ -14,7 +14,7 @@ NAMES = (
     "floor", "where",
     "add", "mul", "pow", "pow", "minimum", "maximum", "atan2", "atan2", "hypot",
     "add", "mul", "pow", "minimum", "maximum", "atan2", "hypot",
-    "sum", "dot", "sum", "dot", "custom",
+    "sum", "dot", "sum", "dot", "dot", "custom",
 )
 
 
@@ -167,7 +167,7 @@ cdef uint32_t operand_count(Tape *t, uint32_t i) noexcept:
     cdef uint8_t op = t.node[i].op
     if op <= LAST_BINARY:
         return 0 if op == LEAF else 1 if op <= LAST_UNARY else 2
-    if op == DOT or op == DOT_LISTED:
+    if op == DOT or op == DOT_LISTED or op == DOT_STRIDED:
         return 2 * t.node[i].argument.pair.n
     return t.node[i].argument.pair.n
 
@@ -182,6 +182,8 @@ cdef uint32_t operand(Tape *t, uint32_t i, uint32_t k) noexcept:
         return a + k
     if op == DOT:
         return (t.node[i].argument.pair.b if k & 1 else a) + k // 2
+    if op == DOT_STRIDED:
+        return t.pool[a + 1] + k // 2 * t.pool[a + 2] if k & 1 else t.pool[a] + k // 2
     return t.pool[a + k]
 
 

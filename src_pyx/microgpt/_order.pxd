@@ -2,8 +2,11 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
-from microgpt._recall cimport Run
-from microgpt._tape cimport DOT, DOT_LISTED, SUM, Tape
+from microgpt._tape cimport DOT, DOT_LISTED, DOT_STRIDED, SUM, Tape
+
+cdef struct Run:
+    uint32_t first                  # nodes [first, first + count), of one op, operands each the same step further; or one node
+    uint32_t count
 
 cdef struct Step:
     uint32_t id                     # a node on the path from the root to where the search is
@@ -21,26 +24,16 @@ cdef struct Search:                 # its arrays are owned here and freed by `fr
     uint32_t limit                  # operands of a sum or dot that `take` may look at next time
     size_t room                     # entries and steps that fit into `order`
     size_t segment_room
-
-    size_t watched                  # depth of the dot whose span is a shape to be, 0 for none
-    size_t before                   # length of `order` when the search came to it
-    uint32_t span                   # the first of its operands
-    size_t size                     # by which its sights are counted: the nodes below; of a bundle those from it to the top
-    bint node_by_node               # whether its shape is learnt: then in the plain order
-
-    bint recalls                    # whether shapes are looked for at all
-    bint bundle                     # whether the span of the next dot may be bundled with those that follow it
-    uint32_t bundled                # how many operands were, 0 if none
-    uint32_t width                  # of each span of them
-    uint32_t shape                  # number of the shape of what is below them
-    size_t tail                     # length of `order` with that, which begins what came after it
+    uint32_t *joined                # entries that were taken together with the one before
+    size_t joined_length
+    size_t joined_room
 
 cdef Search search
 
 cdef enum:
-    BUNDLE = 0                      # id of a sum that stands for several dots while their operands are searched
     BETWEEN_SIGNALS = 1 << 16       # nodes between two looks at pending signals: a millisecond, more where dots are long
 
+cdef int make_room(size_t n, bint split) except -1
 cdef int arrange(Tape *t, uint32_t root) except -1
 cdef void forget(Tape *t) noexcept nogil
 cdef void free_large() noexcept
@@ -56,6 +49,8 @@ cdef inline uint32_t first(Tape *t, uint32_t i, uint32_t k) noexcept nogil:
     cdef uint8_t op = t.node[i].op
     if op == SUM or op == DOT:
         return t.node[i].a + k
+    if op == DOT_STRIDED:
+        return t.pool[t.node[i].a] + k
     return t.pool[t.node[i].a + (2 * k if op == DOT_LISTED else k)]
 
 
@@ -66,4 +61,6 @@ cdef inline uint32_t second(Tape *t, uint32_t i, uint32_t k) noexcept nogil:
         return t.node[i].argument.pair.b + k
     if op == DOT_LISTED:
         return t.pool[t.node[i].a + 2 * k + 1]
+    if op == DOT_STRIDED:
+        return t.pool[t.node[i].a + 1] + k * t.pool[t.node[i].a + 2]
     return first(t, i, k)

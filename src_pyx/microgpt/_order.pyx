@@ -10,37 +10,26 @@ passed before (tied weights do). So the first search treats a sum as one entry a
 operands before k as OPEN; a node that uses an OPEN operand ends the search, and a second one splits sums into the segments of
 the reference. Leaves and seen spans cost one look at eight marks.
 
-Nodes that follow each other on the tape and differ only by a step in their operands, such as those of an elementwise operation
-or of the rows of a matrix, enter the order as one run, and backward goes through them in one loop (`take`). What a search finds
-below a dot is recalled by the next ones (_recall.pyx, _learn.pyx).
-
-The spans that the positions of a text end in follow each other. They are bundled: taken together, as if one sum used them all, so
-that what is below all of them is one shape. The search would go from each to the next through the nodes above them. So once the
-order is there, `stands_before` looks whether these nodes use anything that the shape has or uses, and whether the order, which
-is the search's own from there on, comes to one span after the other; else the search is made again without a bundle. Where these
-nodes are cross entropies (_entropies.pyx), nothing is left to look at.
+Where a sum or dot uses a row of nodes in turn, such as those of a product or of an elementwise operation, the search goes to the
+first of them alone. What the others are computed from is mostly SEEN then, or more rows, element by element. Such rows enter the
+order as a whole (`take`).
 """
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from microgpt._entropies cimport take_cross_entropies
-from microgpt._learn cimport learn
-from microgpt._ops cimport apart
-from microgpt._recall cimport (
-    Span, begin_recall, count_sight, give_up_bundle, is_worth_a_shape, latest_shape, may_bundle, recall, stands_before,
-    was_learnt_in_vain
-)
 from microgpt._tape cimport (
-    CUSTOM, DOT, DOT_LISTED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, SEEN, SUM, UNSEEN, Node, Tape, reallocate
+    CUSTOM, DOT, DOT_LISTED, DOT_STRIDED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, SEEN, SUM, UNSEEN, Node, Tape, logged_run,
+    reallocate
 )
 
 cdef extern from "kernels.h" nogil:
     bint FAULT(const char *guard)
     size_t count_marks(const uint8_t *p, uint8_t mark, size_t n)
     size_t count_alike(const void *node, size_t n)
+    void node_step(uint64_t *step, const void *before, const void *after)
 
 cdef enum:
     LARGE = 1 << 20                 # entries whose scratch is not kept for the next search
@@ -54,6 +43,9 @@ cdef int make_room(size_t n, bint split) except -1:
     if entries > search.room:
         reallocate(<void **>&search.order, entries, sizeof(Run))
         search.room = entries
+    if n // 2 > search.joined_room:
+        reallocate(<void **>&search.joined, n // 2, sizeof(uint32_t))
+        search.joined_room = n // 2
     if split and entries > search.segment_room:
         reallocate(<void **>&search.segment, entries, sizeof(Segment))
         search.segment_room = entries
@@ -90,11 +82,17 @@ cdef inline uint32_t skip_seen(Tape *t, uint32_t i, uint32_t k) noexcept nogil:
     cdef uint8_t op = t.node[i].op
     cdef uint32_t n = operands(t, i)
     cdef uint32_t unseen
+    cdef const uint32_t *block
     if op == SUM:
         return k + <uint32_t>count_marks(&t.seen[t.node[i].a + k], SEEN, n - k)
     if op == DOT:   # first operands no further than seconds: else new seconds, met one by one, rescan all first ones each time
         unseen = k + <uint32_t>count_marks(&t.seen[t.node[i].argument.pair.b + k], SEEN, n - k)
         return min(unseen, k + <uint32_t>count_marks(&t.seen[t.node[i].a + k], SEEN, min(unseen + 1, n) - k))
+    if op == DOT_STRIDED:
+        block = &t.pool[t.node[i].a]
+        while k < n and t.seen[block[0] + k] == SEEN and t.seen[block[1] + k * block[2]] == SEEN:
+            k += 1
+        return k
     while k < n and t.seen[first(t, i, k)] == SEEN and t.seen[second(t, i, k)] == SEEN:
         k += 1
     return k
@@ -126,164 +124,279 @@ cdef inline void mark_run(Tape *t, uint32_t start, uint32_t n, uint8_t seen) noe
 
 
 cdef enum:
-    LEVELS = 8                      # of nodes that `take` adds at once, each computed from the one below
-    COLUMNS = 32                    # spans of SEEN operands that one level may use
-    SPANS = 1 + LEVELS * COLUMNS    # and all of them, with the one that their parent uses
+    LEVELS = 24                     # rows that `take` adds at once
+    USES = 96                       # spans of SEEN operands that they may use
+    COLUMNS = 32                    # operands of a listed dot in such a row
+    PARENT = LEVELS                 # as the level of a use: the parent's
     FIRST_TRY = 64                  # operands of a sum or dot that `take` looks at first, and after it found few alike
     LATER_TRY = 32
 
-cdef struct Taken:
-    uint32_t n                      # nodes in each level
-    uint32_t below                  # first node of the next level, 0 if all operands of the last one are SEEN
-    uint32_t start[SPANS]           # SEEN operands of the levels
-    uint32_t length[SPANS]
-    uint32_t spans
-    uint32_t above                  # how many of the spans are used by the levels above the last one
+cdef struct Use:                    # a level uses [start, end), which are SEEN
+    uint32_t start
+    uint32_t end
+    uint32_t level
+    uint32_t step                   # how much further each node more reaches
+    bint in_turn                    # its k-th node the k-th of them, and no other
+
+cdef struct Rows:                   # rows of `n` nodes: what the k-th node of one is computed from is SEEN, or the k-th of others
+    uint32_t n
+    uint32_t levels
+    uint32_t level[LEVELS]          # first node of each, as they were come to
+    uint32_t ordered
+    uint32_t order[LEVELS]          # first node of each, after those that it is computed from
+    uint32_t uses
+    Use use[USES]
 
 
-cdef inline void note_span(Taken *taken, uint32_t start, uint32_t length) noexcept nogil:
-    taken.start[taken.spans] = start
-    taken.length[taken.spans] = length
-    taken.spans += 1
+cdef inline bint collide(const Use *x, const Use *y) noexcept nogil:
+    """Whether two levels use the same operands, so that the two would come by turns."""
+    return x.start < y.end and y.start < x.end and x.level != y.level and (
+        not (x.in_turn and y.in_turn and x.start == y.start)) and not FAULT(b"take: levels use other operands")
 
 
-cdef inline bint is_used_above(Taken *taken, uint32_t start, uint32_t length) noexcept nogil:
-    """Note that the last level uses [start, start + length), and return whether a level above uses some of it."""
+cdef bint note_use(Rows *rows, uint32_t level, uint32_t start, uint32_t end, uint32_t step, bint in_turn) noexcept nogil:
+    """Note that a level uses [start, end). False if that may not be, or if there is no room."""
     cdef uint32_t k
-    note_span(taken, start, length)
-    for k in range(taken.above):
-        if not apart(start, length, taken.start[k], taken.length[k]) and not FAULT(b"take: levels use other operands"):
-            return True
-    return False
-
-
-cdef inline bint use(Tape *t, Taken *taken, uint32_t id, uint32_t step) noexcept nogil:
-    """Look at one operand of the nodes of the last level: `id`, and a `step` further for each node more.
-
-    Where it is not SEEN it is the next level. False if there is one already, or if it is OPEN.
-    """
-    if t.seen[id] == SEEN:
-        if taken.n > 1:
-            if step == 1:
-                taken.n = <uint32_t>count_marks(&t.seen[id], SEEN, taken.n)
-            if (step > 1 and not FAULT(b"take: no gaps between SEEN operands")) or (
-                    is_used_above(taken, id, taken.n if step == 1 else 1)):
-                taken.n = 1
-        return True
-    if (t.seen[id] != UNSEEN and not FAULT(b"take: no operand is OPEN")) or (
-            taken.below != 0 and taken.below != id and not FAULT(b"take: one level below")):
+    if rows.uses == USES:
         return False
-    if step != 1 and not FAULT(b"take: each of the next level is used once"):
-        taken.n = 1
-    taken.below = id
+    rows.use[rows.uses] = Use(start, end, level, step, in_turn)
+    for k in range(rows.uses):
+        if collide(&rows.use[k], &rows.use[rows.uses]):
+            return False
+    rows.uses += 1
     return True
 
 
 cdef inline uint32_t alike(Tape *t, uint32_t id, uint32_t n) noexcept nogil:
     """Return how many of the `n` UNSEEN nodes from `id` on are of one op, each operand the same step further, all else equal."""
     cdef const Node *node = &t.node[id]
+    cdef uint32_t logged
     n = <uint32_t>count_marks(&t.seen[id], UNSEEN, n)
-    if n == 1 or (node[1].argument.pair.n != node.argument.pair.n and not FAULT(b"alike: as many operands")):
+    if n == 1:
+        return 1
+    logged = logged_run(t, id)
+    if logged > 1:
+        return min(n, logged)
+    if node.op == DOT_STRIDED or (node[1].argument.pair.n != node.argument.pair.n and not FAULT(b"alike: as many operands")):
         return 1
     if node.op <= LAST_UNARY and node[1].argument.stamp != node.argument.stamp and not FAULT(b"alike: one constant"):
         return 1
     return <uint32_t>count_alike(node, n)
 
 
-cdef inline bint use_operands(Tape *t, Taken *taken, uint32_t id) noexcept nogil:
-    """Look at the operands of the last level, the nodes from `id` on, and leave in `taken.n` how many of them are a run."""
+cdef bint take_level(Tape *t, Rows *rows, uint32_t id) noexcept nogil:
+    """Add the row of UNSEEN nodes from `id` on, after the rows below it; fewer nodes of each if need be, two at least."""
     cdef const Node *node = &t.node[id]
     cdef uint32_t length = node.argument.pair.n
-    cdef uint32_t step_a = 0
-    cdef uint32_t step_b = 0
-    taken.above = taken.spans
-    taken.below = 0
-    if taken.n > 1:
-        taken.n = alike(t, id, taken.n)
-    if taken.n > 1:
-        step_a = node[1].a - node.a
-        step_b = node[1].argument.pair.b - node.argument.pair.b
-    if node.op <= LAST_BINARY:
-        return use(t, taken, node.a, step_a) and (node.op <= LAST_UNARY or use(t, taken, node.argument.pair.b, step_b))
-    if taken.n > 1 and node.op == DOT_LISTED and 2 * length <= COLUMNS:
-        # A single listed dot would have to mark the operands before the one that leads on: left to the search.
-        return use_columns(t, taken, node) and (taken.n > 1 or taken.below == 0)
-    if skip_seen(t, id, 0) != length:
+    cdef uint32_t level = rows.levels
+    cdef uint32_t step_a, step_b
+    cdef bint taken
+    if level == LEVELS or node.op == LEAF:
         return False
-    if taken.n > 1:
-        if node.op != DOT or ((step_a != length or step_b != 0) and not FAULT(b"take: dots are a product")):
-            taken.n = 1
-            return True
-        taken.n = <uint32_t>(count_marks(&t.seen[node.a], SEEN, <size_t>taken.n * length) // length)
-        if (is_used_above(taken, node.a, taken.n * length) or is_used_above(taken, node.argument.pair.b, length)) and (
-                not FAULT(b"take: a product uses what no level above does")):
-            taken.n = 1
+    rows.level[level] = id
+    rows.levels += 1
+    rows.n = alike(t, id, rows.n)
+    if rows.n < 2:
+        return False
+    step_a = node[1].a - node.a
+    step_b = node[1].argument.pair.b - node.argument.pair.b
+    if node.op <= LAST_BINARY:
+        taken = use(t, rows, level, node.a, step_a) and (
+            node.op <= LAST_UNARY or use(t, rows, level, node.argument.pair.b, step_b))
+    elif node.op == SUM:
+        taken = use_spans(t, rows, level, node.a, step_a, length)
+    elif node.op == DOT:
+        taken = use_spans(t, rows, level, node.a, step_a, length) and (
+            use_spans(t, rows, level, node.argument.pair.b, step_b, length))
+    elif node.op == DOT_STRIDED:
+        taken = use_strided(t, rows, level, node)
+    else:
+        taken = node.op == DOT_LISTED and 2 * length <= COLUMNS and use_columns(t, rows, level, node)
+    if not taken or rows.n < 2:
+        return False
+    rows.order[rows.ordered] = id
+    rows.ordered += 1
     return True
 
 
-cdef bint use_columns(Tape *t, Taken *taken, const Node *node) noexcept nogil:
-    """As `use_operands`, for listed dots: their first operands, their second ones, and so on."""
+cdef bint use(Tape *t, Rows *rows, uint32_t level, uint32_t id, uint32_t step) noexcept nogil:
+    """Look at one operand of the nodes of a level: `id`, and a `step` further for each node more. Add the row that it is, if it
+    is UNSEEN.
+    """
+    cdef uint32_t k
+    if t.seen[id] == SEEN:
+        if step == 0:
+            return note_use(rows, level, id, id + 1, 0, False)
+        if step != 1:
+            return use_spans(t, rows, level, id, step, 1)
+        rows.n = <uint32_t>count_marks(&t.seen[id], SEEN, rows.n)
+        return note_use(rows, level, id, id + rows.n, 1, True)
+    if step != 1 and not FAULT(b"take: each of the next level is used once"):
+        return False
+    rows.n = <uint32_t>count_marks(&t.seen[id], UNSEEN, rows.n)
+    if rows.n < 2:
+        return False
+    # Rows that overlap would use the same below, in other turns: `note_use` refuses them.
+    for k in range(rows.levels):
+        if rows.level[k] == id:
+            return True
+    return take_level(t, rows, id)
+
+
+cdef bint use_spans(Tape *t, Rows *rows, uint32_t level, uint32_t start, uint32_t step, uint32_t length) noexcept nogil:
+    """Look at the spans of SEEN operands of the nodes of a level: [start, start + length), a `step` further for each one more."""
+    cdef size_t seen
+    cdef uint32_t k
+    if step <= length:
+        seen = count_marks(&t.seen[start], SEEN, (rows.n - 1) * <size_t>step + length)
+        if seen < length:
+            return False
+        if step > 0:
+            rows.n = min(rows.n, <uint32_t>((seen - length) // step + 1))
+    else:
+        if step > t.top:            # down the tape
+            return False
+        for k in range(rows.n):
+            if count_marks(&t.seen[start + k * step], SEEN, length) != length:
+                rows.n = k
+                break
+        if rows.n < 2:
+            return False
+    return note_use(rows, level, start, start + (rows.n - 1) * step + length, step, False)
+
+
+cdef bint use_strided(Tape *t, Rows *rows, uint32_t level, const Node *node) noexcept nogil:
+    """As `use_spans`, for strided dots (of one run on the tape's log): the k-th pair of all of them are one weight and a row."""
+    cdef const uint32_t *block = &t.pool[node.a]
+    cdef uint32_t length = node.argument.pair.n
+    cdef uint32_t k
+    if count_marks(&t.seen[block[0]], SEEN, length) != length or not note_use(
+            rows, level, block[0], block[0] + length, 0, False):
+        return False
+    for k in range(length):
+        if t.seen[block[1] + k * block[2]] == SEEN:
+            rows.n = <uint32_t>count_marks(&t.seen[block[1] + k * block[2]], SEEN, rows.n)
+        elif not use(t, rows, level, block[1] + k * block[2], 1):
+            return False
+    # Those that are SEEN may not be used elsewhere; what lies between them and the rows of others are looked at as well.
+    return note_use(rows, level, block[1], block[1] + (length - 1) * block[2] + rows.n, 1, False)
+
+
+cdef bint use_columns(Tape *t, Rows *rows, uint32_t level, const Node *node) noexcept nogil:
+    """As `use`, for listed dots: their first operands, their second ones, and so on."""
     cdef uint32_t i, k, step
     cdef uint32_t *listed
     for k in range(2 * node.argument.pair.n):
         listed = &t.pool[node.a + k]
         step = t.pool[node[1].a + k] - listed[0]
-        for i in range(2, taken.n):
+        for i in range(2, rows.n):
             if t.pool[node[i].a + k] - listed[0] != i * step:
-                taken.n = i
+                rows.n = i
                 break
-        if not use(t, taken, listed[0], step):
+        if not use(t, rows, level, listed[0], step):
             return False
     return True
 
 
-cdef inline uint32_t siblings(Tape *t, uint32_t parent, uint32_t k, uint32_t child, Taken *taken) noexcept nogil:
+cdef uint32_t siblings(Tape *t, uint32_t parent, uint32_t k, uint32_t child, Rows *rows) noexcept nogil:
     """Return how many operands of `parent` follow on `child`, of pair `k`, node after node, in a dot beside SEEN ones."""
     cdef const Node *node = &t.node[parent]
+    cdef const uint32_t *block
     cdef uint32_t left = min(search.limit, node.argument.pair.n - k)
-    cdef uint32_t other
+    cdef uint32_t other, i
     if node.op == SUM or (node.op == DOT and node.a == node.argument.pair.b):
         return left
-    if node.op != DOT:
-        return 1
-    other = node.a + node.argument.pair.b + 2 * k - child
-    if not FAULT(b"siblings: operands beside are SEEN"):
-        left = <uint32_t>count_marks(&t.seen[other], SEEN, left)
-    note_span(taken, other, left)
-    return max(1, left)
+    if node.op == DOT:
+        other = node.a + node.argument.pair.b + 2 * k - child
+        if not FAULT(b"siblings: operands beside are SEEN"):
+            left = <uint32_t>count_marks(&t.seen[other], SEEN, left)
+        note_use(rows, PARENT, other, other + left, 1, True)
+        return left
+    if node.op == DOT_STRIDED:
+        block = &t.pool[node.a]
+        if child != block[0] + k:
+            return 1
+        for i in range(left):
+            if t.seen[block[1] + (k + i) * block[2]] != SEEN:
+                left = i
+                break
+        note_use(rows, PARENT, block[1] + k * block[2], block[1] + (k + left) * block[2], block[2], False)
+        return left
+    return 1
 
 
 cdef uint32_t take(Tape *t, uint32_t parent, uint32_t k, uint32_t child) noexcept nogil:
-    """Add the UNSEEN `child`, of pair `k` of `parent`, and the UNSEEN nodes below it, if each is computed from one other of
-    them; and as many of the operands that follow in `parent` as are computed likewise, run by run, `search.limit` at most.
-    Return how many operands were added, 0 if none.
+    """Add the UNSEEN `child`, of pair `k` of `parent`, and as many of the operands that follow in `parent` as are computed
+    likewise, `search.limit` at most, with the rows of UNSEEN nodes below them. Return how many operands were added, 0 if not two.
 
-    The search would take operand by operand, each after what is below it. Every child gets its contributions in the same
-    order all the same: a node of one run is used by one node of the run above, and no two runs use the same SEEN node. Where
-    that fails, for one operand alone the order is the search's own; but a listed dot with operands before the one that leads
-    on is left to the search, which marks them OPEN.
+    The search would take operand by operand, each after what is below it: the k-th node of each row, then those with the next
+    number. Every child gets its contributions in the same order all the same: a node of a row is used by nodes of its own number
+    alone, and what is SEEN is used by one row alone, or in turn by nodes of its own number.
     """
-    cdef Taken taken
-    cdef uint32_t level[LEVELS]
-    cdef uint32_t depth = 0
-    cdef bint listed = False        # whether a level above is of listed dots
-    taken.spans = taken.above = 0
-    taken.n = siblings(t, parent, k, child, &taken)
-    while depth < LEVELS:
-        level[depth] = child
-        depth += 1
-        if not use_operands(t, &taken, child) or (
-                listed and taken.n == 1 and not FAULT(b"take: a single listed dot is searched")):
-            return 0
-        listed |= t.node[child].op == DOT_LISTED and taken.below != 0
-        if taken.below == 0:
-            while depth > 0:
-                depth -= 1
-                mark_run(t, level[depth], taken.n, SEEN)
-                append_run(level[depth], taken.n)
-            return taken.n
-        child = taken.below
-    return 0
+    cdef Rows rows
+    cdef uint32_t i
+    rows.levels = rows.ordered = rows.uses = 0
+    rows.n = siblings(t, parent, k, child, &rows)
+    if rows.n < 2 or not take_level(t, &rows, child):
+        return 0
+    for i in range(rows.ordered):
+        mark_run(t, rows.order[i], rows.n, SEEN)
+    if not extend(t, &rows):
+        for i in range(rows.ordered):
+            append_run(rows.order[i], rows.n)
+    for i in range(search.length - rows.ordered + 1, search.length):
+        join(i)
+    return rows.n
+
+
+cdef void join(uint32_t k) noexcept nogil:
+    """Note that entry `k` was taken together with the one before. There is room: at most one for each two nodes."""
+    if search.joined_length == 0 or search.joined[search.joined_length - 1] < k:
+        search.joined[search.joined_length] = k
+        search.joined_length += 1
+
+
+cdef bint extend(Tape *t, Rows *rows) noexcept nogil:
+    """Add the rows to the last entries of the order, if these are the nodes before them, as if the rows had been longer."""
+    cdef Run *last
+    cdef uint32_t count, i, k
+    if rows.ordered > search.length:
+        return False
+    last = &search.order[search.length - rows.ordered]
+    count = last.count
+    for i in range(rows.ordered):
+        if last[i].count != count or last[i].first + count != rows.order[i] or not goes_on(t, rows.order[i], count):
+            return False
+    for i in range(rows.uses):
+        rows.use[i].start -= count * rows.use[i].step
+        for k in range(i):
+            if collide(&rows.use[k], &rows.use[i]):
+                return False
+        for k in range(rows.ordered):   # those before were SEEN by all
+            if rows.use[i].start < rows.order[k] and rows.order[k] - count < rows.use[i].end and (
+                    not FAULT(b"extend: no node of a row is used by all")):
+                return False
+    for i in range(rows.ordered):
+        last[i].count += rows.n
+    return True
+
+
+cdef inline bint goes_on(Tape *t, uint32_t id, uint32_t count) noexcept nogil:
+    """Whether the run of nodes from `id` on goes on one that ends before it, of `count` nodes."""
+    cdef const Node *node = &t.node[id - 1]
+    cdef uint64_t step[2]
+    cdef uint64_t next[2]
+    if logged_run(t, id - 1) > 1:
+        return logged_run(t, id - count) > count
+    if node.op != node[1].op or node.op > DOT:
+        return False
+    node_step(step, node, node + 1)
+    node_step(next, node + 1, node + 2)
+    if step[0] != next[0] or step[1] != next[1]:
+        return False
+    if count > 1:
+        node_step(next, node - 1, node)
+    return step[0] == next[0] and step[1] == next[1]
 
 
 cdef inline void mark(Tape *t, uint32_t i, uint32_t low, uint32_t high, uint8_t seen) noexcept nogil:
@@ -299,149 +412,30 @@ cdef inline void mark(Tape *t, uint32_t i, uint32_t low, uint32_t high, uint8_t 
         t.seen[second(t, i, k)] = seen
 
 
-cdef size_t recall_or_watch(Tape *t, const Node *dot, uint32_t child) noexcept nogil:
-    """Add all that is below the span of the `dot` that begins with `child`, if it is UNSEEN as a whole, beside SEEN operands, and
-    has a shape known from other searches; else watch what is found there. Return the number of nodes added.
-    """
-    cdef uint32_t n = dot.argument.pair.n
-    cdef uint32_t beside = dot.a if child != dot.a else dot.argument.pair.b
-    cdef uint32_t all
-    cdef size_t nodes = 0
-    if not search.recalls or search.watched != 0 or count_marks(&t.seen[child], UNSEEN, n) != n or (
-            beside != child and count_marks(&t.seen[beside], SEEN, n) != n and not FAULT(b"recall: operands beside are SEEN")):
-        return 0
-    if search.bundle:
-        search.bundle = False
-        all = alike(t, child, <uint32_t>(dot - t.node) - child) // n * n
-        if all > n and may_bundle(all, t.top - child):
-            nodes = recall_bundle(t, child, n, all)
-        if not search.recalls:
-            return nodes
-    search.length += recall(t, child, n, Span(beside, n if beside != child else 0), &search.order[search.length], &nodes)
-    if nodes == 0:
-        watch(child)
-    return nodes
-
-
-cdef size_t recall_bundle(Tape *t, uint32_t start, uint32_t width, uint32_t n) noexcept nogil:
-    """Add all that is below the spans [start, start + n) of several dots, if their shape is known; learn it, if it is time to.
-    Else look for none at the first sight: what is below each span alone would be many shapes.
-    """
-    cdef size_t nodes = 0
-    search.span = start
-    search.width = width
-    search.size = t.top - start
-    search.length += recall(t, start, n, Span(0, 0), &search.order[search.length], &nodes)
-    if nodes > 0:
-        search.bundled = n
-        search.recalls = False
-        begin_tail()
-    elif count_sight(n, search.size):
-        search.bundled = n
-        search.recalls = False
-        descend_bundle(t, start, n)
-    else:
-        search.recalls = was_learnt_in_vain(n, search.size)
-    return nodes
-
-
-cdef inline void watch(uint32_t span) noexcept nogil:
-    """Watch what is found below the span of the dot or sum at the end of the path."""
-    search.watched = search.depth
-    search.before = search.length
-    search.span = span
-
-
-cdef inline void begin_tail() noexcept nogil:
-    search.shape = latest_shape()
-    search.tail = search.length
-
-
-cdef void descend_bundle(Tape *t, uint32_t start, uint32_t n) noexcept nogil:
-    """Go on with the operands [start, start + n) of several dots, as those of one sum, to learn their shape.
-
-    The sum is put at id 0, which is no node: no other has it as an operand, and nothing else reads it.
-    """
-    t.node[BUNDLE].op = SUM
-    t.node[BUNDLE].a = start
-    t.node[BUNDLE].argument.pair.n = n
-    path(search.depth).id = BUNDLE
-    path(search.depth).next = 0
-    search.depth += 1
-    watch(start)
-    search.node_by_node = True
-
-
-cdef void ascend_bundle(Tape *t) noexcept nogil:
-    """Leave the bundle, which is no part of the order."""
-    search.depth -= 1
-    mark(t, BUNDLE, 0, path(search.depth).next, SEEN)
-    begin_tail()
-    end_bundle(t)
-
-
-cdef void end_bundle(Tape *t) noexcept nogil:
-    """Let id 0 be as it was, also where the search was interrupted or given up."""
-    t.node[BUNDLE].op = LEAF
-    if not FAULT(b"arrange: id 0 was never set"):
-        t.node[BUNDLE].a = 0            # a leaf that was never set: the tape looks at all leaves for what they were before
-    t.node[BUNDLE].argument.stamp = 0
-    t.seen[BUNDLE] = SEEN
-
-
-cdef bint end_watch(Tape *t, Step *step) noexcept:
-    """Learn the shape of what was found below the dot at the end of the path, if that is worth it. Return whether to find it once
-    more, now node by node.
-    """
-    cdef size_t k
-    cdef uint32_t n = operands(t, step.id)
-    if search.node_by_node:
-        learn(t, search.span, n, search.size, &search.order[search.before], search.length - search.before)
-        stop_watch()
-        return False
-    search.size = 0
-    for k in range(search.before, search.length):
-        search.size += search.order[k].count
-    if not is_worth_a_shape(search.size) or not count_sight(n, search.size):
-        stop_watch()
-        return False
-    mark(t, step.id, 0, step.next, SEEN)
-    step.next = 0
-    take_back(t, search.before)
-    search.node_by_node = True
-    return True
-
-
-cdef void stop_watch() noexcept nogil:
-    search.watched = 0
-    search.node_by_node = False
-
-
-cdef void take_back(Tape *t, size_t length) noexcept nogil:
-    """Take the nodes from `length` on out of the order."""
+cdef void take_back(Tape *t) noexcept nogil:
+    """Take all nodes out of the order."""
     cdef size_t k
     cdef uint32_t first = 0         # of runs that follow each other on the tape, too
     cdef uint32_t end = 0
-    for k in range(length, search.length):
+    for k in range(search.length):
         if search.order[k].first != end:
             mark_run(t, first, end - first, UNSEEN)
             first = search.order[k].first
         end = search.order[k].first + search.order[k].count
     mark_run(t, first, end - first, UNSEEN)
-    search.length = length
+    search.length = 0
 
 
 cdef int visit(Tape *t, uint32_t root, bint split) except -1:
     """Fill `search.order` with the computed nodes that `root` reaches. Return 0 where sums must be split and are not, else 1."""
     cdef Step *step
     cdef const Node *node
-    cdef uint32_t i, k, child
-    cdef size_t taken
+    cdef uint32_t i, k, child, taken
     cdef uint8_t op
     cdef size_t turns = 0
-    # Runs and shapes are of nodes whose leaves are SEEN.
-    cdef bint in_runs = not split and (not t.own_leaves or FAULT(b"own: leaves are in no run"))
+    cdef bint in_runs = not split and not t.own_leaves      # runs are of nodes whose leaves are SEEN
     search.limit = FIRST_TRY
+    search.joined_length = 0
     if t.seen[root] == SEEN:        # a leaf
         return True
     descend(t, root, split)
@@ -470,11 +464,6 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
             continue
         k = skip_seen(t, i, step.next)
         if k == operands(t, i):
-            if search.depth == search.watched and end_watch(t, step):
-                continue
-            if i == BUNDLE:
-                ascend_bundle(t)
-                continue
             if op == CUSTOM:
                 ascend(0, k, split)
             elif split:
@@ -488,23 +477,13 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
             child = second(t, i, k)
         if t.seen[child] == OPEN and not FAULT(b"visit: operand of a sum is not OPEN"):
             return False
-        if op == SUM and k == 0 and in_runs and search.watched == 0 and search.bundled == 0:
-            search.length += take_cross_entropies(t, child, node.argument.pair.n, &search.order[search.length], &taken)
-            turns += taken
-            if taken > 0:
-                continue
-        if op == DOT and k == 0 and in_runs:
-            taken = recall_or_watch(t, node, child)
-            turns += taken
-            if taken > 0 or path(search.depth - 1).id == BUNDLE:
-                continue
         if op != CUSTOM and k > step.next:
             if split:
                 add_segment(i, step.next, k, split)
             elif not FAULT(b"visit: operands passed are OPEN"):
                 mark(t, i, step.next, k, OPEN)
         step.next = k
-        taken = take(t, i, k, child) if in_runs and not search.node_by_node else 0
+        taken = take(t, i, k, child) if in_runs else 0
         if taken == 0:
             descend(t, child, split)
         turns += taken
@@ -527,33 +506,14 @@ cdef void forget(Tape *t) noexcept nogil:
             mark(t, i, 0, path(k).next, SEEN)
     for k in range(search.depth):
         t.seen[path(k).id] = UNSEEN
-    take_back(t, 0)
+    take_back(t)
     search.depth = 0
-    search.bundled = 0
-    end_bundle(t)
-    stop_watch()
-
-
-cdef int visit_recalling(Tape *t, uint32_t root) except -1:
-    search.recalls = True
-    begin_recall()
-    return visit(t, root, False)
 
 
 cdef int arrange(Tape *t, uint32_t root) except -1:
     """Order the nodes that `root` reaches. Return whether sums are split into segments."""
-    cdef bint ordered
     make_room(<size_t>root + 1, False)
-    search.bundle = True
-    ordered = visit_recalling(t, root)
-    if search.bundled != 0:
-        if ordered and (FAULT(b"arrange: a bundle stands before its users") or stands_before(
-                t, search.shape, search.span, search.width, &search.order[search.tail], search.length - search.tail)):
-            return 0
-        give_up_bundle(search.bundled, search.size)
-        forget(t)
-        ordered = visit_recalling(t, root)
-    if ordered:
+    if visit(t, root, False):
         return 0
     forget(t)
     make_room(<size_t>root + 1, True)
@@ -567,4 +527,5 @@ cdef void free_large() noexcept:
     if search.room > LARGE:
         free(search.order)
         free(search.segment)
+        free(search.joined)
         memset(&search, 0, sizeof(Search))

@@ -7,6 +7,10 @@ cdef struct Operands:
     uint32_t step                   # 1 for a run, 0 for one node used again and again, more for one in so many
     uint32_t *listed                # or the ids one by one
 
+cdef struct Positions:              # vectors of one length
+    Operands *at                    # of each
+    uint32_t step                   # from each to the next on the tape, where they follow each other; else 0
+
 cdef inline Operands run(uint32_t start) noexcept nogil:
     return Operands(start, 1, NULL)
 
@@ -29,5 +33,6 @@ cdef uint32_t put_pair_run(uint8_t op, Operands x, Operands y, uint32_t n) excep
 cdef uint32_t put_sum(Operands x, uint32_t n) noexcept
 cdef uint32_t put_dot(Operands x, Operands y, uint32_t n) noexcept
 cdef uint32_t put_dots(Operands x, Operands y, uint32_t n, uint32_t count) noexcept
-cdef uint32_t put_mixture(uint32_t weights, const Operands *rows, uint32_t count, uint32_t n, uint32_t width) noexcept
+cdef uint32_t put_scores(Operands x, const Positions *y, uint32_t first, uint32_t n, uint32_t count) noexcept
+cdef uint32_t put_mixture(uint32_t weights, const Positions *y, uint32_t first, uint32_t n, uint32_t count) noexcept
 cdef uint32_t put_products(uint32_t matrix, uint32_t rows, Operands x, uint32_t n, uint32_t count) except 0

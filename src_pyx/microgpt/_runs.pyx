@@ -4,12 +4,13 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from microgpt._ops cimport evaluate, exp_value
 from microgpt._tape cimport (
-    ADD, ADD_CONSTANT, DOT, DOT_LISTED, EXP, MUL, MUL_CONSTANT, RELU, SUM, SUM_LISTED, Argument, Node, block_length, end_block,
-    put_block, put_pair, tape
+    ADD, ADD_CONSTANT, DOT, DOT_LISTED, DOT_STRIDED, EXP, MUL, MUL_CONSTANT, RELU, STRIDED_WORDS, SUM, SUM_LISTED, Argument,
+    block_length, end_block, log_run, put_block, put_pair, tape
 )
 from microgpt._vectors cimport chosen
 
 cdef extern from "kernels.h" nogil:
+    void dot_rows(double *y, const double *w, const double *x, size_t rows, size_t n, size_t step)
     void clear_run(double *grad, uint8_t *seen, size_t n)
     void relu_run(double *y, const double *x, size_t n)
     uint64_t word(uint32_t first, uint32_t second)
@@ -20,16 +21,36 @@ cdef uint32_t put_unary_run(uint8_t op, Operands x, uint32_t n) except 0:
     return put_constant_run(op, x, n, 0.0)
 
 
-cdef inline void put_run(uint8_t op, Operands x, uint64_t argument, uint64_t argument_step, uint32_t n) noexcept nogil:
-    """Put `n` nodes whose data are written already, the arguments each a step further."""
+cdef inline void put_run(uint8_t op, Operands x, uint64_t argument, uint64_t argument_step, uint32_t n) noexcept:
+    """Put `n` nodes whose data are written already, the arguments each a step further; the caller lists second operands."""
     cdef uint32_t start = tape.top
     cdef uint32_t i
     write_run(&tape.node[start], word(op, x.start), argument, word(0, x.step), argument_step, n)
     if x.listed != NULL:
         for i in range(n):
             tape.node[start + i].a = x.listed[i]
+        log_listed(start, x.listed, n)
+    elif n > 1:
+        log_run(tape, start, n)
     clear_run(&tape.grad[start], &tape.seen[start], n)
     tape.top = start + n
+
+
+cdef void log_listed(uint32_t start, const uint32_t *listed, uint32_t n) noexcept:
+    """Note the runs of nodes whose operands are listed: mostly rows of one length, some of which follow each other by chance."""
+    cdef uint32_t shortest = n
+    cdef uint32_t first = 0
+    cdef uint32_t i
+    for i in range(1, n + 1):
+        if i == n or listed[i] != listed[i - 1] + 1:
+            shortest = min(shortest, i - first)
+            first = i
+    first = 0
+    for i in range(1, n + 1):
+        if i == n or listed[i] != listed[i - 1] + 1 or i - first == shortest:
+            if i - first > 1:
+                log_run(tape, start + first, i - first)
+            first = i
 
 
 cdef uint32_t put_constant_run(uint8_t op, Operands x, uint32_t n, double k) except 0:
@@ -66,7 +87,6 @@ cdef uint32_t put_constant_run(uint8_t op, Operands x, uint32_t n, double k) exc
 
 cdef uint32_t put_pair_run(uint8_t op, Operands x, Operands y, uint32_t n) except 0:
     cdef uint32_t start = tape.top
-    cdef Node *nodes = &tape.node[start]
     cdef double *data = tape.data
     cdef double *result = &data[start]
     cdef uint32_t i
@@ -79,10 +99,11 @@ cdef uint32_t put_pair_run(uint8_t op, Operands x, Operands y, uint32_t n) excep
     else:
         for i in range(n):
             result[i] = evaluate(op, data[at(x, i)], data[at(y, i)])
-    put_run(op, x, word(y.start, 0), word(y.step, 0), n)
-    if y.listed != NULL:
-        for i in range(n):
-            nodes[i].argument.pair.b = y.listed[i]
+    if y.listed == NULL:
+        put_run(op, x, word(y.start, 0), word(y.step, 0), n)
+        return start
+    for i in range(n):
+        put_pair(tape, op, at(x, i), y.listed[i], 0, result[i])
     return start
 
 
@@ -142,36 +163,64 @@ cdef uint32_t put_dots(Operands x, Operands y, uint32_t n, uint32_t count) noexc
     return start
 
 
-cdef uint32_t put_mixture(uint32_t weights, const Operands *rows, uint32_t count, uint32_t n, uint32_t width) noexcept:
-    """Weighted sums of the `n` columns of `count` >= 1 rows: listed dots, `count` weights for the first `width` columns, the next
-    `count` for the next ones, and so on. Room for listed dots: n * (2 * count + BLOCK_END) words.
+cdef uint32_t put_scores(Operands x, const Positions *y, uint32_t first, uint32_t n, uint32_t count) noexcept:
+    """Dots of `x` with the operands numbered [first, first + n) of each of the first `count` positions."""
+    cdef uint32_t start = tape.top
+    cdef uint32_t k, b
+    if y.step == 0 or x.listed != NULL:
+        for k in range(count):
+            put_dot(x, part(y.at[k], first), n)
+        return start
+    b = y.at[0].start + first
+    dot_rows(&tape.data[start], &tape.data[b], &tape.data[x.start], count, n, y.step)
+    put_run(DOT, same(x.start), word(b, n), word(y.step, 0), count)
+    return start
+
+
+cdef uint32_t put_mixture(uint32_t weights, const Positions *y, uint32_t first, uint32_t n, uint32_t count) noexcept:
+    """Weighted sums of the columns numbered [first, first + n) of the first `count` positions.
+
+    Room for listed dots: n * (2 * count + BLOCK_END) words, or n * (STRIDED_WORDS + BLOCK_END) where positions are a step apart.
     """
     cdef uint32_t start = tape.top
     cdef double *result = &tape.data[start]
     cdef const double *data = tape.data
+    cdef const double *row
     cdef double weight
-    cdef uint32_t length = <uint32_t>block_length(2 * <size_t>count)
     cdef uint32_t block = <uint32_t>tape.pool_top
     cdef uint32_t *listed = &tape.pool[block]
-    cdef uint32_t first = 0
-    cdef uint32_t i, j, id
-    while first < n:
-        for i in range(count):
-            weight = data[weights + i]
-            for j in range(width):
-                id = at(rows[i], first + j)
-                result[j] = (result[j] if i > 0 else 0.0) + weight * data[id]
-                listed[j * length + 2 * i] = weights + i
-                listed[j * length + 2 * i + 1] = id
-        for j in range(width):
-            end_block(listed, length, start + first + j)
-            listed += length
-        result += width
-        weights += count
-        first += width
+    cdef uint32_t length, j, k
+    if y.step == 0:
+        for j in range(n):
+            put_weighted_sum(weights, y, first + j, count)
+        return start
+    for k in range(count):
+        weight = data[weights + k]
+        row = &data[y.at[k].start + first]
+        for j in range(n):
+            result[j] = (result[j] if k > 0 else 0.0) + weight * row[j]
+    length = <uint32_t>block_length(STRIDED_WORDS)
+    for j in range(n):
+        listed[0] = weights
+        listed[1] = y.at[0].start + first + j
+        listed[2] = y.step
+        end_block(listed, length, start + j)
+        listed += length
     tape.pool_top += <size_t>n * length
-    put_run(DOT_LISTED, Operands(block, length, NULL), word(0, count), 0, n)
+    put_run(DOT_STRIDED, Operands(block, length, NULL), word(0, count), 0, n)
     return start
+
+
+cdef void put_weighted_sum(uint32_t weights, const Positions *y, uint32_t column, uint32_t count) noexcept:
+    cdef uint32_t start = put_block(tape, 2 * <size_t>count)
+    cdef double total = 0.0
+    cdef uint32_t k, id
+    for k in range(count):
+        id = at(y.at[k], column)
+        tape.pool[start + 2 * k] = weights + k
+        tape.pool[start + 2 * k + 1] = id
+        total += tape.data[weights + k] * tape.data[id]
+    put_pair(tape, DOT_LISTED, start, 0, count, total)
 
 
 cdef uint32_t put_products(uint32_t matrix, uint32_t rows, Operands x, uint32_t n, uint32_t count) except 0:

@@ -97,6 +97,7 @@ cdef enum Op:
     DOT                 # [a, a + n) . [b, b + n)
     SUM_LISTED          # n operands in the pool block a
     DOT_LISTED          # n pairs of operands in the pool block a: w0, x0, w1, x1, ...
+    DOT_STRIDED         # pairs (x + k, y + k * step) for k < n, with x, y and step in the pool block a
     CUSTOM              # n operands in the pool block a, then their n partials as doubles
 
 cdef enum:
@@ -121,8 +122,8 @@ cdef struct Node:
     Argument argument               # what else the op needs
 
 cdef inline uint32_t listed_operands(const Node *node) noexcept nogil:
-    """Number of operands of a node that stand in its pool block."""
-    if node.op <= DOT:
+    """Number of operands of a node that stand in its pool block one by one."""
+    if node.op <= DOT or node.op == DOT_STRIDED:
         return 0
     return 2 * node.argument.pair.n if node.op == DOT_LISTED else node.argument.pair.n
 
@@ -131,6 +132,10 @@ cdef struct Past:                   # data of a leaf before it was set to anothe
     uint64_t clock                  # when it was set
     double data
     uint32_t older                  # the Past before this one, 0 for none
+
+cdef struct Logged:
+    uint32_t first                  # nodes [first, first + count), of one op, operands each the same step further
+    uint32_t count
 
 cdef struct Tape:
     double *data                    # the value
@@ -157,6 +162,12 @@ cdef struct Tape:
     uint32_t *pool                  # operands listed one by one: a block per node (put_block)
     size_t pool_top                 # first free word
     size_t pool_capacity
+
+    Logged *logged                  # runs that emitters put, in the order of their ids
+    size_t logged_length
+    size_t logged_capacity
+    size_t logged_latest            # the one that was last asked for
+    uint32_t least_top              # the nodes below have been the same since this was last raised (_plans.pyx)
 
     uint64_t *write_clock           # log of leaf writes: the stamp given out ...
     uint32_t *write_top             # ... and the top at that time, both increasing
@@ -214,6 +225,8 @@ cdef void release(Tape *t) noexcept
 cdef void each_node(PyObject *handle, Tape *t, Visit visit) noexcept
 cdef uint64_t new_stamp(Tape *t) except 0
 cdef void stamp_run(Tape *t, uint32_t start, uint32_t n, uint64_t stamp) noexcept nogil
+cdef void log_run(Tape *t, uint32_t first, uint32_t count) noexcept
+cdef uint32_t logged_run(Tape *t, uint32_t id) noexcept nogil
 cdef int write_leaf(Tape *t, uint32_t leaf, double data) except -1
 cdef bint has_changed(Tape *t, uint32_t leaf, uint32_t since) noexcept nogil
 
@@ -315,6 +328,10 @@ cdef enum:
 cdef inline size_t block_length(size_t words) noexcept nogil:
     """Length of a pool block with `words` words of content: two more end it, and it is even."""
     return words + (words & 1) + 2
+
+
+cdef enum:
+    STRIDED_WORDS = 3               # words of the block of a strided dot
 
 
 cdef inline size_t custom_words(uint32_t n) noexcept nogil:

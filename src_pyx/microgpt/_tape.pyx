@@ -65,6 +65,9 @@ cdef void mark_operands(Tape *t, uint32_t i) noexcept:
         mark_live(t, a, t.node[i].argument.pair.n)
         if op == DOT:
             mark_live(t, t.node[i].argument.pair.b, t.node[i].argument.pair.n)
+    elif op == DOT_STRIDED:             # what lies between its operands stays, too, for they stay a step apart
+        mark_live(t, t.pool[a], t.node[i].argument.pair.n)
+        mark_live(t, t.pool[a + 1], (t.node[i].argument.pair.n - 1) * t.pool[a + 2] + 1)
     else:
         for k in range(0 if FAULT(b"collect: listed operands live") else listed_operands(&t.node[i])):
             t.seen[t.pool[a + k]] |= LIVE
@@ -83,8 +86,8 @@ cdef size_t move_operands(Tape *t, uint32_t i, const uint32_t *moved, size_t poo
         if op > LAST_UNARY and op != SUM:
             t.node[i].argument.pair.b = moved[t.node[i].argument.pair.b]
         return pool_top
-    n = listed_operands(&t.node[i])
-    length = block_length(custom_words(n) if op == CUSTOM else n)
+    n = 2 if op == DOT_STRIDED else listed_operands(&t.node[i])     # ids in the block
+    length = block_length(STRIDED_WORDS if op == DOT_STRIDED else custom_words(n) if op == CUSTOM else n)
     memmove(&t.pool[pool_top], &t.pool[a], length * sizeof(uint32_t))
     for k in range(0 if FAULT(b"collect: listed operands move") else n):
         t.pool[pool_top + k] = moved[t.pool[pool_top + k]]
@@ -239,6 +242,8 @@ cdef bint rewind(Tape *t) noexcept:
     t.top = t.floor = top
     t.young = t.kept_young = 0
     t.pool_top = 0 if FAULT(b"rewind: pool blocks of what is left stay") else pool_end(t, top)
+    forget_runs(t, top)
+    t.least_top = min(t.least_top, top)
     # The nodes that survive are older than every write made above the new top.
     while not FAULT(b"rewind: writes go with the nodes") and t.writes > 0 and t.write_top[t.writes - 1] > top:
         t.writes -= 1
@@ -252,6 +257,43 @@ cdef bint rewind(Tape *t) noexcept:
     if t.rewinds == 256:
         shrink(t)
     return t.dropped != NULL
+
+
+cdef void log_run(Tape *t, uint32_t first, uint32_t count) noexcept:
+    """Note that these nodes, put last, are a run. Without memory for it nothing happens: then it is found."""
+    cdef size_t capacity = max(2 * t.logged_capacity, <size_t>64)
+    if t.logged_length == t.logged_capacity:
+        if not try_reallocate(<void **>&t.logged, capacity, sizeof(Logged)):
+            return
+        t.logged_capacity = capacity
+    t.logged[t.logged_length].first = first
+    t.logged[t.logged_length].count = count
+    t.logged_length += 1
+
+
+cdef uint32_t logged_run(Tape *t, uint32_t id) noexcept nogil:
+    """Return how many nodes from `id` on are of one run that was noted, 0 if none."""
+    cdef size_t low = 0
+    cdef size_t high = t.logged_length
+    cdef size_t middle = t.logged_latest
+    while low < high:
+        if middle < low or middle >= high:
+            middle = (low + high) // 2
+        if id < t.logged[middle].first:
+            high = middle
+        elif id - t.logged[middle].first < t.logged[middle].count:
+            t.logged_latest = middle
+            return t.logged[middle].count - (id - t.logged[middle].first)
+        else:
+            low = middle + 1
+    return 0
+
+
+cdef inline void forget_runs(Tape *t, uint32_t top) noexcept:
+    """Forget the runs that reach beyond `top`."""
+    while t.logged_length > 0 and (
+            t.logged[t.logged_length - 1].first + t.logged[t.logged_length - 1].count > top):
+        t.logged_length -= 1
 
 
 cdef size_t pool_end(Tape *t, uint32_t top) noexcept:
@@ -320,6 +362,8 @@ cdef void collect(Tape *t) noexcept:
         live += t.seen[i] // LIVE
     moved[t.top] = live
     if first < t.top:
+        forget_runs(t, first)
+        t.least_top = min(t.least_top, first)
         slide(t, moved, first)
     free(moved)
     if t.top == 1:                      # nothing is left that could have one

@@ -529,7 +529,8 @@ cdef class Value(Handle):
         """A function of no arguments that does this node's step of backward(): adds to the grad of each child.
 
         It can be set, to one of your own, which backward() then calls when it comes to the node. A backward() that is under way
-        does so, too, unless the node is a leaf or the function was written into vars(value): then the next one does.
+        does so, too, unless it goes along rows (of Vectors and matrices), the node is a leaf, or the function was written into
+        vars(value): then the next one does.
         """
         node(self)
         own = attribute(self, "_backward")

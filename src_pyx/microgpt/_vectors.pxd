@@ -16,6 +16,11 @@ cdef extern from "kernels.h" nogil:
                          size_t count) noexcept nogil
         void (*products_partials)(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows,
                                   size_t n, size_t count) noexcept nogil
+        void (*add_rows)(double *to, const double *x, const double *g, size_t step_i, size_t step_k, size_t count, size_t rows,
+                         size_t n) noexcept nogil
+        void (*add_row)(double *to, const double *x, const double *g, size_t rows, size_t n, size_t step) noexcept nogil
+        void (*add_outer)(double *to, const double *x, const double *g, size_t rows, size_t n, size_t step) noexcept nogil
+        void (*add_dots)(double *to, const double *x, const double *g, size_t rows, size_t n, size_t step) noexcept nogil
         size_t (*find_huge)(const double *x, size_t n) noexcept nogil
         void (*adam_run)(double *data, double *grad, double *m, double *v, size_t n, const adam *numbers) noexcept nogil
 

@@ -44,24 +44,24 @@ static inline int FAULT(const char *guard)
 #define GLIBC_POW 0
 #endif
 
-/* y[r] = w[r] . x for `rows` rows of length n: left to right, so eight sums at once
+/* y[r] = w[r] . x for `rows` rows of length n, a step apart: left to right, so eight sums at once
  * hide the latency of an addition, and wider vectors do not help. */
-static inline void dot_rows(double *RESTRICT y, const double *w, const double *x, size_t rows, size_t n)
+static inline void dot_rows(double *RESTRICT y, const double *w, const double *x, size_t rows, size_t n, size_t step)
 {
     size_t r = 0, i;
     for (; r + 8 <= rows; r += 8) {
-        const double *w0 = w + r * n;
+        const double *w0 = w + r * step;
         double s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
         for (i = 0; i < n; i++) {
             const double xi = x[i];
             s0 += w0[i] * xi;
-            s1 += w0[i + n] * xi;
-            s2 += w0[i + 2 * n] * xi;
-            s3 += w0[i + 3 * n] * xi;
-            s4 += w0[i + 4 * n] * xi;
-            s5 += w0[i + 5 * n] * xi;
-            s6 += w0[i + 6 * n] * xi;
-            s7 += w0[i + 7 * n] * xi;
+            s1 += w0[i + step] * xi;
+            s2 += w0[i + 2 * step] * xi;
+            s3 += w0[i + 3 * step] * xi;
+            s4 += w0[i + 4 * step] * xi;
+            s5 += w0[i + 5 * step] * xi;
+            s6 += w0[i + 6 * step] * xi;
+            s7 += w0[i + 7 * step] * xi;
         }
         y[r] = s0, y[r + 1] = s1, y[r + 2] = s2, y[r + 3] = s3;
         y[r + 4] = s4, y[r + 5] = s5, y[r + 6] = s6, y[r + 7] = s7;
@@ -69,7 +69,7 @@ static inline void dot_rows(double *RESTRICT y, const double *w, const double *x
     for (; r < rows; r++) {
         double s = 0;
         for (i = 0; i < n; i++)
-            s += w[r * n + i] * x[i];
+            s += w[r * step + i] * x[i];
         y[r] = s;
     }
 }
@@ -113,6 +113,25 @@ static inline uint64_t word(uint32_t first, uint32_t second)
     return (uint64_t)first << 32 | second;
 #else
     return (uint64_t)second << 32 | first;
+#endif
+}
+
+#if defined(__GNUC__)
+#define PREFETCH(p) __builtin_prefetch(p)
+#else
+#define PREFETCH(p) ((void)(p))
+#endif
+
+/* The number of the highest bit of a word that is not 0. */
+static inline int highest_bit(uint64_t word)
+{
+#if defined(__GNUC__)
+    return 63 - __builtin_clzll(word);
+#else
+    int n = 0;
+    while (word >>= 1)
+        n++;
+    return n;
 #endif
 }
 
@@ -269,6 +288,11 @@ struct vectors {
     void (*products)(double *y, const double *w, const double *x, size_t rows, size_t n, size_t count);
     void (*products_partials)(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows, size_t n,
                               size_t count);
+    void (*add_rows)(double *to, const double *from, const double *g, size_t step_i, size_t step_k, size_t count, size_t rows,
+                     size_t n);
+    void (*add_row)(double *to, const double *from, const double *g, size_t rows, size_t n, size_t step);
+    void (*add_outer)(double *to, const double *x, const double *g, size_t rows, size_t n, size_t step);
+    void (*add_dots)(double *to, const double *from, const double *g, size_t rows, size_t n, size_t step);
     size_t (*find_huge)(const double *x, size_t n); /* index of the first finite x whose square is infinite, or n */
     void (*adam_run)(double *data, double *grad, double *m, double *v, size_t n, const struct adam *adam);
 };

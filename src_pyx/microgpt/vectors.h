@@ -207,7 +207,7 @@ EACH void products(double *RESTRICT y, const double *w, const double *x, size_t 
         return;
     }
     for (; count > 0; count--, x += n, y += rows)
-        dot_rows(y, w, x, rows, n);
+        dot_rows(y, w, x, rows, n, n);
 }
 
 /* The partials of the rows of one matrix, the last row first: gw[r] += x * g[r], gx += w[r] * g[r]. gw and gx do not overlap.
@@ -263,6 +263,113 @@ EACH void add_rows(double *RESTRICT to, const double *from, const double *g, siz
         for (; c < n; c++)
             for (k = rows; k-- > 0;)
                 to[c] += from[k * n + c] * g[k * step_k];
+    }
+}
+
+/* As add_rows, in parts that the first cache holds. */
+EACH void add_many_rows(double *RESTRICT to, const double *from, const double *g, size_t step_i, size_t step_k, size_t count,
+                        size_t rows, size_t n, int wide)
+{
+    size_t some = n < 256 ? 2048 / n : 8, k, i, c;
+    while (rows > 0) {
+        some = some < rows ? some : rows;
+        rows -= some;
+        if (wide) {
+            add_rows(to, from + rows * n, g + rows * step_k, step_i, step_k, count, some, n);
+            continue;
+        }
+        for (i = 0; i < count; i++)
+            for (k = some; k-- > 0;) {
+                const double gk = g[i * step_i + (rows + k) * step_k];
+                for (c = 0; c < n; c++)
+                    to[i * n + c] += from[(rows + k) * n + c] * gk;
+            }
+    }
+}
+
+/* to += from[k] * g[k], k from the last of `rows` rows, a step apart, to the first. */
+EACH void add_row(double *RESTRICT to, const double *from, const double *g, size_t rows, size_t n, size_t step, int wide)
+{
+    size_t c = 0, k;
+#if defined(__GNUC__)
+    if (wide) {
+        for (; c + 16 <= n; c += 16) {
+            lanes s0 = AT(to + c), s1 = AT(to + c + 4), s2 = AT(to + c + 8), s3 = AT(to + c + 12);
+            for (k = rows; k-- > 0;) {
+                const double *row = from + k * step + c;
+                const lanes gk = SAME(g[k]);
+                s0 += AT(row) * gk;
+                s1 += AT(row + 4) * gk;
+                s2 += AT(row + 8) * gk;
+                s3 += AT(row + 12) * gk;
+            }
+            AT(to + c) = s0, AT(to + c + 4) = s1, AT(to + c + 8) = s2, AT(to + c + 12) = s3;
+        }
+        for (; c + 4 <= n; c += 4) {
+            lanes sum = AT(to + c);
+            for (k = rows; k-- > 0;)
+                sum += AT(from + k * step + c) * SAME(g[k]);
+            AT(to + c) = sum;
+        }
+    }
+#else
+    (void)wide;
+#endif
+    for (; c < n; c++) {
+        double sum = to[c];
+        for (k = rows; k-- > 0;)
+            sum += from[k * step + c] * g[k];
+        to[c] = sum;
+    }
+}
+
+/* to[r] += x * g[r], for `rows` rows, a step apart. */
+EACH void add_outer(double *RESTRICT to, const double *x, const double *g, size_t rows, size_t n, size_t step, int wide)
+{
+    size_t r, c;
+    for (r = 0; r < rows; r++) {
+        double *RESTRICT row = to + r * step;
+        const double gr = g[r];
+        c = 0;
+#if defined(__GNUC__)
+        if (wide)
+            for (; c + 4 <= n; c += 4)
+                AT(row + c) += AT(x + c) * SAME(gr);
+#else
+        (void)wide;
+#endif
+        for (; c < n; c++)
+            row[c] += x[c] * gr;
+    }
+}
+
+/* to[r] += from[r][k] * g[k], k from the last of `n` to the first, for `rows` rows, a step apart: eight sums at once, as dot_rows. */
+EACH void add_dots(double *RESTRICT to, const double *from, const double *g, size_t rows, size_t n, size_t step)
+{
+    size_t r = 0, k;
+    for (; r + 8 <= rows; r += 8) {
+        const double *w = from + r * step;
+        double s0 = to[r], s1 = to[r + 1], s2 = to[r + 2], s3 = to[r + 3];
+        double s4 = to[r + 4], s5 = to[r + 5], s6 = to[r + 6], s7 = to[r + 7];
+        for (k = n; k-- > 0;) {
+            const double gk = g[k];
+            s0 += w[k] * gk;
+            s1 += w[k + step] * gk;
+            s2 += w[k + 2 * step] * gk;
+            s3 += w[k + 3 * step] * gk;
+            s4 += w[k + 4 * step] * gk;
+            s5 += w[k + 5 * step] * gk;
+            s6 += w[k + 6 * step] * gk;
+            s7 += w[k + 7 * step] * gk;
+        }
+        to[r] = s0, to[r + 1] = s1, to[r + 2] = s2, to[r + 3] = s3;
+        to[r + 4] = s4, to[r + 5] = s5, to[r + 6] = s6, to[r + 7] = s7;
+    }
+    for (; r < rows; r++) {
+        double sum = to[r];
+        for (k = n; k-- > 0;)
+            sum += from[r * step + k] * g[k];
+        to[r] = sum;
     }
 }
 
@@ -477,6 +584,23 @@ EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, c
     {                                                                                                                           \
         products_partials(gw, gx, w, x, g, rows, n, count, wide);                                                               \
     }                                                                                                                           \
+    target static void name##_add_rows(double *to, const double *from, const double *g, size_t step_i, size_t step_k,            \
+                                       size_t count, size_t rows, size_t n)                                                     \
+    {                                                                                                                           \
+        add_many_rows(to, from, g, step_i, step_k, count, rows, n, wide);                                                       \
+    }                                                                                                                           \
+    target static void name##_add_row(double *to, const double *from, const double *g, size_t rows, size_t n, size_t step)      \
+    {                                                                                                                           \
+        add_row(to, from, g, rows, n, step, wide);                                                                              \
+    }                                                                                                                           \
+    target static void name##_add_outer(double *to, const double *x, const double *g, size_t rows, size_t n, size_t step)       \
+    {                                                                                                                           \
+        add_outer(to, x, g, rows, n, step, wide);                                                                               \
+    }                                                                                                                           \
+    target static void name##_add_dots(double *to, const double *from, const double *g, size_t rows, size_t n, size_t step)     \
+    {                                                                                                                           \
+        add_dots(to, from, g, rows, n, step);                                                                                   \
+    }                                                                                                                           \
     target static size_t name##_find_huge(const double *x, size_t n)                                                            \
     {                                                                                                                           \
         return find_huge(x, n);                                                                                                 \
@@ -489,8 +613,8 @@ EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, c
     {                                                                                                                           \
         return power(x, k, has_fma);                                                                                            \
     }                                                                                                                           \
-    static const struct vectors name = {#name, name##_power, name##_products, name##_products_partials, name##_find_huge,       \
-                                        name##_adam_run};
+    static const struct vectors name = {#name, name##_power, name##_products, name##_products_partials, name##_add_rows,        \
+                                        name##_add_row, name##_add_outer, name##_add_dots, name##_find_huge, name##_adam_run};
 
 #if defined(__FP_FAST_FMA)
 VARIANT(baseline, , 1, 0, set_lanes)

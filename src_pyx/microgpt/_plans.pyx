@@ -1,0 +1,467 @@
+"""Plans, kept from one graph to the next.
+
+A model in training makes graphs that differ in their numbers, and hardly in their shape: in the rows that are looked up, and in
+the targets. Where a graph is, node by node, like one before, but for its place on the tape, its plan is the same, and is not made
+again. The nodes of a run, which the tape's log tells, are one comparison. Plans that were not used for longest are dropped.
+"""
+
+from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, qsort
+from libc.string cimport memcpy
+
+from microgpt._order cimport Run, make_room, search
+from microgpt._schedule cimport BOTH, SIDE_A, SIDE_B, Pivot, Plan, Task, room_for, scratch
+from microgpt._tape cimport (
+    ADD_CONSTANT, DOT, DOT_STRIDED, LAST_BINARY, LAST_UNARY, LEAF, MUL, SUM, Node, Tape
+)
+
+cdef extern from "kernels.h" nogil:
+    bint FAULT(const char *guard)
+
+cdef enum:
+    MOST_BYTES = 1 << 25            # that all plans take
+    BUCKETS = 1 << 10
+
+cdef enum:
+    SAME_CONSTANT = 4               # of a Part: its number is that of the part before
+    ANY_OPERAND = 8                 # its first operand is one of a row of nodes, whichever
+
+cdef struct Part:                   # a run of the tape's log, or a node; ids at or above the lowest node are distances from that
+    uint32_t count
+    uint32_t op
+    uint32_t a                      # operands of the first one, as in a Node or in its block
+    uint32_t b
+    uint32_t n                      # as in a Node; of a strided dot the step; with ANY_OPERAND the length of the row
+    uint32_t step_a                 # from one node to the next
+    uint32_t step_b
+    uint32_t moves_a                # UINT32_MAX if the operands are above the lowest node, else 0
+    uint32_t moves_b
+    uint32_t any                    # sides where any leaves do, SAME_CONSTANT, ANY_OPERAND
+
+cdef struct Kept:                   # owner of its arrays
+    uint64_t key
+    uint64_t used                   # when it was used last
+    uint32_t size                   # distance of the root from the lowest node
+    uint32_t outside                # highest leaf below that is used, and is no matter of choice
+    size_t bytes
+    size_t length                   # of `part`
+    Part *part
+    size_t run_count
+    Run *runs                       # all nodes of the order, by their distances
+    Plan plan                       # distances in place of ids
+    size_t span_count
+    Run *spans                      # leaves that are no matter of choice, by their ids
+    bint sure                       # whether these are known to be leaves still
+    Kept *next                      # in its bucket
+
+cdef Kept *buckets[BUCKETS]         # owned here, for the life of the process
+cdef size_t nbytes = 0
+cdef uint64_t uses = 0
+cdef size_t kept_count = 0
+cdef uint32_t highest_outside = 0   # of all plans, ever
+cdef size_t reused = 0              # nodes, ever
+
+
+cdef uint64_t key_of(Tape *t, uint32_t root) noexcept nogil:
+    """What graphs of one shape have in common, and others mostly have not: the last two nodes."""
+    cdef const Node *node = &t.node[root]
+    cdef uint64_t key = node.op
+    key = key * 31 + (root - node.a if node.op <= DOT else 0)
+    if node.op > LAST_UNARY:
+        key = key * 31 + node.argument.pair.n
+    node -= 1
+    key = key * 31 + node.op
+    if node.op != LEAF:
+        key = key * 31 + (root - node.a if node.op <= DOT else 0)
+        if node.op > LAST_UNARY:
+            key = key * 31 + node.argument.pair.n
+    return key
+
+
+cdef inline Kept **bucket_of(uint64_t key) noexcept nogil:
+    return &buckets[(key * <uint64_t>0x9E3779B97F4A7C15) >> 54]
+
+
+cdef size_t first_logged(Tape *t, uint32_t id) noexcept nogil:
+    """Return the first run of the log that ends above `id`."""
+    cdef size_t low = 0
+    cdef size_t high = t.logged_length
+    cdef size_t middle
+    while low < high:
+        middle = (low + high) // 2
+        if t.logged[middle].first + t.logged[middle].count <= id:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+cdef size_t use_plan(Tape *t, uint32_t root, Plan *plan) except? 0:
+    """Fill `plan` and the order of the search, if a graph like that below `root` is known. Return that order's length, else 0."""
+    cdef uint64_t key = key_of(t, root)
+    cdef Kept *kept
+    cdef uint32_t low
+    cdef size_t i
+    doubt_outdated(t)
+    kept = bucket_of(key)[0]
+    while kept != NULL:
+        if kept.key == key and kept.size < root and is_like(t, kept, root - kept.size):
+            break
+        kept = kept.next
+    if kept == NULL:
+        return 0
+    global uses, reused
+    uses += 1
+    kept.used = uses
+    reused += kept.size
+    low = root - kept.size
+    make_room(max(kept.run_count, <size_t>64), False)
+    for i in range(kept.run_count):
+        search.order[i].first = kept.runs[i].first + low
+        search.order[i].count = kept.runs[i].count
+    room_for(<void **>&plan.tasks, &plan.room, kept.plan.length, sizeof(Task))
+    room_for(<void **>&plan.pivots, &plan.pivot_room, kept.plan.pivot_count, sizeof(Pivot))
+    memcpy(plan.tasks, kept.plan.tasks, kept.plan.length * sizeof(Task))
+    for i in range(kept.plan.length):
+        plan.tasks[i].first += low
+    for i in range(kept.plan.pivot_count):
+        plan.pivots[i].user = kept.plan.pivots[i].user + low
+        plan.pivots[i].row = kept.plan.pivots[i].row + low
+    plan.length = kept.plan.length
+    plan.at_leaves = kept.plan.at_leaves
+    plan.pivot_count = kept.plan.pivot_count
+    return kept.run_count
+
+
+cdef bint is_like(Tape *t, Kept *kept, uint32_t low) noexcept nogil:
+    """Whether the nodes from `low` on are those of a kept plan."""
+    cdef const Part *part = kept.part
+    cdef const Part *end = part + kept.length
+    cdef size_t next = first_logged(t, low)
+    cdef uint32_t id = low
+    cdef const Node *node
+    if kept.outside >= low:
+        return False
+    while part < end:
+        node = &t.node[id]
+        if node.op != part.op:
+            return False
+        if next < t.logged_length and t.logged[next].first <= id:
+            if t.logged[next].first != id or t.logged[next].count != part.count:
+                return False
+            next += 1
+        elif part.count != 1:
+            return False
+        if part.op != LEAF and not is_part(t, kept, part, id, low):
+            return False
+        id += part.count
+        part += 1
+    kept.sure = kept.sure or are_still_leaves(t, kept)
+    return kept.sure
+
+
+cdef inline bint is_part(Tape *t, const Kept *kept, const Part *part, uint32_t id, uint32_t low) noexcept nogil:
+    cdef const Node *node = &t.node[id]
+    cdef const uint32_t *block
+    cdef uint32_t a = part.a + (low & part.moves_a)
+    cdef uint32_t b = part.b + (low & part.moves_b)
+    if part.op == DOT_STRIDED:
+        block = &t.pool[node.a]
+        return block[0] == a and block[1] == b and block[2] == part.step_b and node.argument.pair.n == part.n
+    if part.any & ANY_OPERAND:
+        return node.a - a < part.n and node.argument.pair.b == b
+    if node.a != a and not (part.any & SIDE_A and is_free(t, kept, node.a, part.count, low)):
+        return False
+    if part.count > 1 and (node[1].a - node.a != part.step_a):
+        return False
+    if part.op <= LAST_UNARY:
+        return not part.any & SAME_CONSTANT or node.argument.stamp == node[-1].argument.stamp or (
+            FAULT(b"plans: one constant"))
+    if part.op != SUM:
+        if node.argument.pair.b != b and not (part.any & SIDE_B and is_free(t, kept, node.argument.pair.b, part.count, low)):
+            return False
+        if part.count > 1 and node[1].argument.pair.b - node.argument.pair.b != part.step_b:
+            return False
+    return part.op <= LAST_BINARY or node.argument.pair.n == part.n
+
+
+cdef bint is_free(Tape *t, const Kept *kept, uint32_t start, uint32_t n, uint32_t low) noexcept nogil:
+    """Whether [start, start + n) are leaves below the graph, which the plan does not use otherwise."""
+    cdef uint32_t i
+    cdef size_t first = 0
+    cdef size_t last = kept.span_count
+    cdef size_t middle
+    if start + n > low:
+        return False
+    for i in range(start, start + n):
+        if t.node[i].op != LEAF:
+            return False
+    while first < last:
+        middle = (first + last) // 2
+        if kept.spans[middle].first + kept.spans[middle].count <= start:
+            first = middle + 1
+        else:
+            last = middle
+    return first == kept.span_count or kept.spans[first].first >= start + n or (
+        FAULT(b"plans: leaves that may be any are used by nothing else"))
+
+
+cdef void doubt_outdated(Tape *t) noexcept:
+    """Look again, before the next use, whether the leaves of plans are leaves, where others may have taken their place."""
+    cdef size_t i
+    cdef Kept *kept
+    if t.least_top > highest_outside:
+        return
+    for i in range(BUCKETS):
+        kept = buckets[i]
+        while kept != NULL:
+            kept.sure &= kept.outside < t.least_top
+            kept = kept.next
+    t.least_top = UINT32_MAX
+
+
+cdef bint are_still_leaves(Tape *t, const Kept *kept) noexcept nogil:
+    cdef size_t i
+    cdef uint32_t id
+    for i in range(kept.span_count):
+        for id in range(kept.spans[i].first, min(kept.spans[i].first + kept.spans[i].count, kept.outside + 1)):
+            if t.node[id].op != LEAF and not FAULT(b"plans: leaves are still leaves"):
+                return False
+    return True
+
+
+cdef void drop(Kept **link) noexcept:
+    global nbytes, kept_count
+    cdef Kept *kept = link[0]
+    link[0] = kept.next
+    nbytes -= kept.bytes
+    kept_count -= 1
+    free_kept(kept)
+
+
+cdef void free_kept(Kept *kept) noexcept:
+    free(kept.part)
+    free(kept.runs)
+    free(kept.spans)
+    free(kept.plan.tasks)
+    free(kept.plan.pivots)
+    free(kept)
+
+
+cdef void drop_oldest(uint64_t before) noexcept:
+    """Drop the plans used last before then."""
+    cdef size_t i
+    cdef Kept **link
+    for i in range(BUCKETS):
+        link = &buckets[i]
+        while link[0] != NULL:
+            if link[0].used < before:
+                drop(link)
+            else:
+                link = &link[0].next
+
+
+cdef void keep_plan(Tape *t, uint32_t root, const Run *order, size_t length, const Plan *plan) noexcept:
+    """Keep the plan just made for `root`, from the `order`. Where that cannot be, or memory is short, nothing happens."""
+    global nbytes, uses, kept_count, highest_outside
+    cdef Kept *kept = <Kept *>calloc(1, sizeof(Kept))
+    cdef Kept **bucket
+    if kept == NULL:
+        return
+    if not describe(t, kept, root) or not copy_plan(kept, order, length, plan) or kept.bytes > MOST_BYTES // 2:
+        free_kept(kept)
+        return
+    uses += 1
+    kept.used = uses
+    kept.sure = True
+    highest_outside = max(highest_outside, kept.outside)
+    kept.key = key_of(t, root)
+    nbytes += kept.bytes
+    kept_count += 1
+    bucket = bucket_of(kept.key)
+    kept.next = bucket[0]
+    bucket[0] = kept
+    if nbytes > MOST_BYTES:
+        drop_oldest(uses - kept_count // 2)
+    if nbytes > MOST_BYTES:
+        drop_oldest(uses)
+
+
+cdef bint describe(Tape *t, Kept *kept, uint32_t root) noexcept:
+    """Write the parts, from the lowest node to the root."""
+    cdef uint32_t low = scratch.low
+    cdef uint32_t id = low
+    cdef size_t next = first_logged(t, low)
+    cdef size_t room = 0
+    cdef size_t i
+    cdef Part *part
+    kept.size = root - low
+    while id <= root:
+        if kept.length == room:
+            room = 2 * room + 256
+            part = <Part *>malloc(room * sizeof(Part))
+            if part == NULL:
+                return False
+            if kept.length > 0:
+                memcpy(part, kept.part, kept.length * sizeof(Part))
+            free(kept.part)
+            kept.part = part
+        part = &kept.part[kept.length]
+        kept.length += 1
+        part.count = 1
+        if next < t.logged_length and t.logged[next].first <= id:
+            if t.logged[next].first != id or id + t.logged[next].count > root + 1:
+                return False
+            part.count = t.logged[next].count
+            next += 1
+        if not describe_part(t, part, id):
+            return False
+        id += part.count
+    # What must be the leaves that it is now.
+    kept.spans = <Run *>malloc((scratch.slot_count + 1) * sizeof(Run))
+    if kept.spans == NULL:
+        return False
+    for i in range(scratch.slot_count):
+        if scratch.slots[scratch.slot_order[i]].fixed:
+            add_span(kept, scratch.slots[scratch.slot_order[i]].start, scratch.slots[scratch.slot_order[i]].end)
+    kept.bytes = sizeof(Kept) + kept.length * sizeof(Part) + kept.span_count * sizeof(Run)
+    return True
+
+
+cdef void add_span(Kept *kept, uint32_t start, uint32_t end) noexcept:
+    """Add leaves, in the order of their starts, to those that the plan uses."""
+    cdef Run *last = &kept.spans[kept.span_count - 1]
+    if start < scratch.low:
+        kept.outside = max(kept.outside, min(end, scratch.low) - 1)
+    if kept.span_count > 0 and start <= last.first + last.count:
+        last.count = max(last.count, end - last.first)
+        return
+    kept.spans[kept.span_count].first = start
+    kept.spans[kept.span_count].count = end - start
+    kept.span_count += 1
+
+
+cdef bint describe_part(Tape *t, Part *part, uint32_t id) noexcept:
+    """Write what makes the run or node at `id`. False if no plan with it can be kept."""
+    cdef uint32_t low = scratch.low
+    cdef const Node *node = &t.node[id]
+    cdef const uint32_t *block
+    part.op = node.op
+    part.any = part.a = part.b = part.n = part.step_a = part.step_b = part.moves_a = part.moves_b = 0
+    if node.op == LEAF:
+        return part.count == 1
+    if node.op > DOT and node.op != DOT_STRIDED:
+        return False
+    if node.op == DOT_STRIDED:
+        block = &t.pool[node.a]
+        part.a, part.b, part.step_b = block[0], block[1], block[2]
+        part.n = node.argument.pair.n
+    else:
+        part.a = node.a
+        if node.op > LAST_UNARY:
+            part.b = node.argument.pair.b if node.op != SUM else 0
+            part.n = node.argument.pair.n
+        elif node.op != ADD_CONSTANT and id > low and node[-1].op == node.op and (
+                node[-1].argument.stamp == node.argument.stamp):
+            part.any = SAME_CONSTANT
+        if part.count > 1:
+            part.step_a = node[1].a - node.a
+            if node.op > LAST_UNARY and node.op != SUM:
+                part.step_b = node[1].argument.pair.b - node.argument.pair.b
+        part.any |= any_leaves(id, part.count)
+        if straddles(part.a, part.step_a, part) or (node.op > LAST_UNARY and node.op != SUM and straddles(
+                part.b, part.step_b, part)):
+            return False
+    if part.a >= low:
+        part.a -= low
+        part.moves_a = UINT32_MAX
+    if node.op > LAST_UNARY and node.op != SUM and part.b >= low:
+        part.b -= low
+        part.moves_b = UINT32_MAX
+    return True
+
+
+cdef bint straddles(uint32_t start, uint32_t step, const Part *part) noexcept:
+    """Whether of these operands some lie below the lowest node, and some do not."""
+    cdef uint32_t length = part.n if part.op > LAST_BINARY else 1
+    cdef uint64_t end = start + (part.count - 1) * <uint64_t>step + length
+    return step > UINT32_MAX // 2 or (start < scratch.low and end > scratch.low)
+
+
+cdef uint32_t any_leaves(uint32_t id, uint32_t count) noexcept:
+    """Return the sides of these nodes where any leaves do."""
+    cdef uint32_t sides = BOTH
+    cdef uint32_t i, entry
+    for i in range(id - scratch.low, id - scratch.low + count):
+        entry = scratch.entry_of[i]
+        sides &= scratch.entry[entry - 1].any_leaves if entry else 0
+    return sides
+
+
+cdef int compare_runs(const void *x, const void *y) noexcept nogil:
+    cdef uint32_t a = (<const Run *>x).first
+    cdef uint32_t b = (<const Run *>y).first
+    return (a > b) - (a < b)
+
+
+cdef bint copy_plan(Kept *kept, const Run *order, size_t length, const Plan *plan) noexcept:
+    """Copy order and plan, with distances from the lowest node in place of ids; let any number of a pivot's row do."""
+    cdef uint32_t low = scratch.low
+    cdef size_t i
+    cdef size_t count = 0
+    kept.runs = <Run *>malloc(length * sizeof(Run))
+    kept.plan.tasks = <Task *>malloc((plan.length + 1) * sizeof(Task))
+    kept.plan.pivots = <Pivot *>malloc((plan.pivot_count + 1) * sizeof(Pivot))
+    if kept.runs == NULL or kept.plan.tasks == NULL or kept.plan.pivots == NULL:
+        return False
+    memcpy(kept.runs, order, length * sizeof(Run))
+    qsort(kept.runs, length, sizeof(Run), compare_runs)
+    for i in range(length):
+        if count > 0 and kept.runs[count - 1].first + kept.runs[count - 1].count == kept.runs[i].first - low:
+            kept.runs[count - 1].count += kept.runs[i].count
+            continue
+        kept.runs[count].count = kept.runs[i].count
+        kept.runs[count].first = kept.runs[i].first - low
+        count += 1
+    kept.run_count = count
+    memcpy(kept.plan.tasks, plan.tasks, plan.length * sizeof(Task))
+    for i in range(plan.length):
+        kept.plan.tasks[i].first -= low
+    for i in range(plan.pivot_count):
+        kept.plan.pivots[i].user = plan.pivots[i].user - low
+        kept.plan.pivots[i].row = plan.pivots[i].row - low
+        # What is below the row may not use the matrix: a sum passes its operands, which are those of the pivot first.
+        if scratch.rows[i].shared and not FAULT(b"plans: nothing else uses a pivot's matrix"):
+            continue
+        if not let_any(kept, &kept.plan.pivots[i], scratch.rows[i].count):
+            return False
+    kept.plan.length = plan.length
+    kept.plan.at_leaves = plan.at_leaves
+    kept.plan.pivot_count = plan.pivot_count
+    kept.bytes += length * sizeof(Run) + plan.length * sizeof(Task) + plan.pivot_count * sizeof(Pivot)
+    return True
+
+
+cdef bint let_any(Kept *kept, const Pivot *pivot, uint32_t n) noexcept:
+    """Let any node of the pivot's row be the first operand of its user."""
+    cdef size_t i = 0
+    cdef uint32_t id = 0
+    while i < kept.length and id < pivot.user:
+        id += kept.part[i].count
+        i += 1
+    if i == kept.length or id != pivot.user or kept.part[i].op != MUL or kept.part[i].count != 1:
+        return False
+    kept.part[i].a = pivot.row
+    kept.part[i].n = n
+    kept.part[i].any = ANY_OPERAND
+    return True
+
+
+def plan_counts():
+    """Return how many plans are kept, their bytes, and how many nodes took one."""
+    return kept_count, nbytes, reused
+
+
+def forget_plans():
+    """Drop all plans."""
+    drop_oldest(UINT64_MAX)
