@@ -273,7 +273,10 @@ SHARED = [
     ),
     # What a plan made for one of them is not for the other, or rows are not where one of their nodes is used by all.
     operations("mVi", "(lambda x: (lambda z: z[0] + a[c] @ z)(x * (x * x[0])))(e.tanh(b))"),
-    operations("mVi", "e.cross_entropy(a @ (a @ e.tanh(b)), c)"),
+    operations("mVi", "e.cross_entropy(a @ (a @ e.tanh(b)), c)", "(lambda z: z[-1] + e.cross_entropy(z, c))(a @ e.tanh(b))"),
+    operations("mMT", "e.cross_entropy(a @ e.tanh(b[:]), c).sum()"),
+    operations("mn", "e.Vector([v for row in e.tanh(a[b] * 0.9) for v in row]).sum()"),
+    operations("vk", "e.tanh((e.Vector(a.data) if b > 0.4 else e.exp(a)) * 0.9).sum()"),
     operations("m", "e.Vector([row.sum() for row in (lambda x: e.attention(x, x, x, 1))(e.tanh(a @ a[:]))]).sum()"),
     operations("mii", "(lambda x, y: e.tanh(x) * y + y)(a[b][:-1], a[c][1:]).sum()"),
     operations("mk", "(lambda x: e.Vector([*(x[0] * 0.5), *(x[1] * (0.5 if b > 0.4 else b))]).sum())(e.tanh(a[[0, -1]]))"),

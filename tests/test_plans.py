@@ -608,3 +608,70 @@ def test_documents_of_one_length_have_one_plan() -> None:
     nodes = get_tape().nodes - low
     assert planned_nodes() - before == nodes - 1
     assert plan_counts()[0] == 1
+
+
+def letters(engine: Any, w: Any, tokens: Sequence[int]) -> Any:
+    """The elements of rows looked up, of a Matrix or of rows of Values."""
+    rows = w[list(tokens)] if engine is microgpt else [w[i] for i in tokens]
+    return vector(engine, [v for row in rows for v in row])
+
+
+def rows_looked_up(engine: Any, tokens: tuple[int, ...], w: Any, m: Any) -> Any:
+    """Rows that follow each other by chance are as good as one."""
+    return add_up(engine, each(engine, engine.tanh, vector(engine, [v * 0.9 for v in letters(engine, w, tokens)])))
+
+
+def elements_picked(engine: Any, tokens: tuple[int, ...], w: Any, m: Any) -> Any:
+    """Nodes put one by one, of elements that are a step apart or not."""
+    x = vector(engine, [engine.tanh(w[0][i]) for i in tokens])
+    return add_up(engine, vector(engine, [v * 0.9 for v in x]))
+
+
+def targets_a_step_apart(engine: Any, tokens: tuple[int, ...], w: Any, m: Any) -> Any:
+    """Targets of several positions, of which the next ones have others."""
+    return add_up(engine, vector(engine, [engine.cross_entropy(z, t) for z, t in zip(logits(engine, w, m), tokens, strict=True)]))
+
+
+def logits(engine: Any, w: Any, m: Any) -> list[Any]:
+    if engine is microgpt:
+        return list(w @ microgpt.tanh(m[:4]))
+    return [product(engine, w, each(engine, engine.tanh, row)) for row in m[:4]]
+
+
+def logit_used_before(engine: Any, tokens: tuple[int, ...], w: Any, m: Any) -> Any:
+    """What comes to a target's logit first may be another one than its cross entropy."""
+    z = logits(engine, w, m)[0]
+    return z[2] + engine.cross_entropy(z, tokens[0])
+
+
+def sum_used_before(engine: Any, tokens: tuple[int, ...], w: Any, m: Any) -> Any:
+    z = logits(engine, w, m)[0]
+    e = each(engine, engine.exp, vector(engine, [v - 0.5 for v in z]))
+    total = add_up(engine, vector(engine, e))
+    return total + -engine.log(e[tokens[0]] * total**-1.0)
+
+
+@pytest.mark.parametrize("graph", [rows_looked_up, elements_picked, targets_a_step_apart, logit_used_before, sum_used_before])
+def test_plans_hold_for_other_rows_and_targets(graph: Any) -> None:
+    for first in ((0, 1, 2, 3), (2, 2, 2, 2), (1, 1, 3, 3), (4, 3, 2, 1)):
+        start_over()
+        ours, theirs = ((e, leaves(e, 5, 6), leaves(e, 5, 6, 40)) for e in (microgpt, reference))
+        for tokens in (first, first, (4, 0, 1, 3), (0, 3, 4, 1), (3, 2, 1, 0), (0, 0, 0, 0), first):
+            results = []
+            for engine, w, m in (ours, theirs):
+                graph(engine, tokens, w, m).backward()
+                results.append(grads(w, m))
+            assert results[0] == results[1]
+
+
+def test_leaves_that_may_be_any_are_leaves() -> None:
+    """In the place of those of the plan there are computed nodes now."""
+
+    def run(engine: Any, computed: bool) -> list[str]:
+        p = vector(engine, numbers(engine, 4, 1))
+        x = vector(engine, each(engine, engine.exp, p) if computed else numbers(engine, 4, 2))
+        add_up(engine, vector(engine, each(engine, engine.tanh, vector(engine, [v * 0.9 for v in x])))).backward()
+        return bits([v.grad for v in p])
+
+    for computed in (False, False, True):
+        assert run(microgpt, computed) == run(reference, computed)

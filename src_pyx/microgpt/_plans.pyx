@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memcpy
 
 from microgpt._order cimport Run, make_room, search
-from microgpt._schedule cimport BOTH, SIDE_A, SIDE_B, Pivot, Plan, Task, room_for, scratch
+from microgpt._schedule cimport BOTH, SIDE_A, SIDE_B, Pivot, PivotRow, Plan, Task, room_for, scratch
 from microgpt._tape cimport (
     ADD_CONSTANT, DOT, DOT_STRIDED, LAST_BINARY, LAST_UNARY, LEAF, MUL, SUM, Node, Tape
 )
@@ -170,7 +170,7 @@ cdef inline bint is_part(Tape *t, const Kept *kept, const Part *part, uint32_t i
         return block[0] == a and block[1] == b and block[2] == part.step_b and node.argument.pair.n == part.n
     if part.any & ANY_OPERAND:
         return node.a - a < part.n and node.argument.pair.b == b
-    if node.a != a and not (part.any & SIDE_A and is_free(t, kept, node.a, part.count, low)):
+    if not is_free(t, kept, node.a, part.count, low) if part.any & SIDE_A else node.a != a:
         return False
     if part.count > 1 and (node[1].a - node.a != part.step_a):
         return False
@@ -178,7 +178,7 @@ cdef inline bint is_part(Tape *t, const Kept *kept, const Part *part, uint32_t i
         return not part.any & SAME_CONSTANT or node.argument.stamp == node[-1].argument.stamp or (
             FAULT(b"plans: one constant"))
     if part.op != SUM:
-        if node.argument.pair.b != b and not (part.any & SIDE_B and is_free(t, kept, node.argument.pair.b, part.count, low)):
+        if not is_free(t, kept, node.argument.pair.b, part.count, low) if part.any & SIDE_B else node.argument.pair.b != b:
             return False
         if part.count > 1 and node[1].argument.pair.b - node.argument.pair.b != part.step_b:
             return False
@@ -194,7 +194,7 @@ cdef bint is_free(Tape *t, const Kept *kept, uint32_t start, uint32_t n, uint32_
     if start + n > low:
         return False
     for i in range(start, start + n):
-        if t.node[i].op != LEAF:
+        if t.node[i].op != LEAF and not FAULT(b"plans: any leaves are leaves"):
             return False
     while first < last:
         middle = (first + last) // 2
@@ -293,7 +293,6 @@ cdef bint describe(Tape *t, Kept *kept, uint32_t root) noexcept:
     cdef uint32_t id = low
     cdef size_t next = first_logged(t, low)
     cdef size_t room = 0
-    cdef size_t i
     cdef Part *part
     kept.size = root - low
     while id <= root:
@@ -317,28 +316,45 @@ cdef bint describe(Tape *t, Kept *kept, uint32_t root) noexcept:
         if not describe_part(t, part, id):
             return False
         id += part.count
-    # What must be the leaves that it is now.
-    kept.spans = <Run *>malloc((scratch.slot_count + 1) * sizeof(Run))
-    if kept.spans == NULL:
+    kept.bytes = sizeof(Kept) + kept.length * sizeof(Part)
+    return list_spans(kept)
+
+
+cdef bint list_spans(Kept *kept) noexcept:
+    """List what must be the leaves that it is now: all that is below the graph, but for rows that may be any."""
+    cdef size_t i
+    cdef size_t count = 0
+    cdef const Part *part
+    cdef Run *spans = <Run *>malloc((2 * kept.length + 1) * sizeof(Run))
+    kept.spans = spans
+    if spans == NULL:
         return False
-    for i in range(scratch.slot_count):
-        if scratch.slots[scratch.slot_order[i]].fixed:
-            add_span(kept, scratch.slots[scratch.slot_order[i]].start, scratch.slots[scratch.slot_order[i]].end)
-    kept.bytes = sizeof(Kept) + kept.length * sizeof(Part) + kept.span_count * sizeof(Run)
+    for i in range(kept.length):
+        part = &kept.part[i]
+        if part.op == LEAF:
+            continue
+        if not part.moves_a and not part.any & SIDE_A:
+            count += add_span(&spans[count], part.a, part.step_a, part)
+        if part.op > LAST_UNARY and part.op != SUM and not part.moves_b and not part.any & SIDE_B:
+            count += add_span(&spans[count], part.b, part.step_b, part)
+    qsort(spans, count, sizeof(Run), compare_runs)
+    for i in range(count):
+        kept.outside = max(kept.outside, spans[i].first + spans[i].count - 1)
+        if kept.span_count > 0 and spans[i].first <= spans[kept.span_count - 1].first + spans[kept.span_count - 1].count:
+            spans[kept.span_count - 1].count = max(
+                spans[kept.span_count - 1].count, spans[i].first + spans[i].count - spans[kept.span_count - 1].first)
+            continue
+        spans[kept.span_count] = spans[i]
+        kept.span_count += 1
+    kept.bytes += (2 * kept.length + 1) * sizeof(Run)
     return True
 
 
-cdef void add_span(Kept *kept, uint32_t start, uint32_t end) noexcept:
-    """Add leaves, in the order of their starts, to those that the plan uses."""
-    cdef Run *last = &kept.spans[kept.span_count - 1]
-    if start < scratch.low:
-        kept.outside = max(kept.outside, min(end, scratch.low) - 1)
-    if kept.span_count > 0 and start <= last.first + last.count:
-        last.count = max(last.count, end - last.first)
-        return
-    kept.spans[kept.span_count].first = start
-    kept.spans[kept.span_count].count = end - start
-    kept.span_count += 1
+cdef inline size_t add_span(Run *span, uint32_t start, uint32_t step, const Part *part) noexcept:
+    """Write the operands of a part on one side, which are below the graph. Return 1."""
+    span.first = start
+    span.count = (part.count - 1) * step + (part.n if part.op > LAST_BINARY else 1)
+    return 1
 
 
 cdef bint describe_part(Tape *t, Part *part, uint32_t id) noexcept:
@@ -389,9 +405,13 @@ cdef bint straddles(uint32_t start, uint32_t step, const Part *part) noexcept:
 
 
 cdef uint32_t any_leaves(uint32_t id, uint32_t count) noexcept:
-    """Return the sides of these nodes where any leaves do."""
+    """Return the sides of these nodes where any leaves do: none, if an entry has nodes of other parts, too."""
     cdef uint32_t sides = BOTH
     cdef uint32_t i, entry
+    cdef const uint32_t *entry_of = &scratch.entry_of[id - scratch.low]
+    if ((id > scratch.low and entry_of[-1] == entry_of[0]) or entry_of[count] == entry_of[count - 1]) and (
+            not FAULT(b"plans: rows of any leaves are parts")):
+        return 0
     for i in range(id - scratch.low, id - scratch.low + count):
         entry = scratch.entry_of[i]
         sides &= scratch.entry[entry - 1].any_leaves if entry else 0
@@ -431,6 +451,8 @@ cdef bint copy_plan(Kept *kept, const Run *order, size_t length, const Plan *pla
         kept.plan.pivots[i].user = plan.pivots[i].user - low
         kept.plan.pivots[i].row = plan.pivots[i].row - low
         # What is below the row may not use the matrix: a sum passes its operands, which are those of the pivot first.
+        if not is_come_to_by_its_user(&scratch.rows[i]):
+            continue
         if scratch.rows[i].shared and not FAULT(b"plans: nothing else uses a pivot's matrix"):
             continue
         if not let_any(kept, &kept.plan.pivots[i], scratch.rows[i].count):
@@ -439,6 +461,20 @@ cdef bint copy_plan(Kept *kept, const Run *order, size_t length, const Plan *pla
     kept.plan.at_leaves = plan.at_leaves
     kept.plan.pivot_count = plan.pivot_count
     kept.bytes += length * sizeof(Run) + plan.length * sizeof(Task) + plan.pivot_count * sizeof(Pivot)
+    return True
+
+
+cdef bint is_come_to_by_its_user(const PivotRow *row) noexcept:
+    """Whether the search comes to the row through the pivot's user alone: to the pivot first, whichever it is."""
+    cdef uint32_t k
+    if FAULT(b"plans: a row is come to by the user of its pivot"):
+        return True
+    if scratch.entry[row.last_entry + 3].uses != 1 or scratch.entry[row.last_entry + 4].uses != 1:   # sum and power
+        return False
+    for k in range(row.first_entry, row.last_entry + 3):
+        # exponentials are used by the sum, that of the pivot by its user, too; logits and differences once
+        if scratch.entry[k].uses > 1 + (k == row.first_entry + 2):
+            return False
     return True
 
 

@@ -15,7 +15,7 @@ cdef struct Task:                   # pass on the gradient of nodes [first, firs
     uint32_t first
     uint32_t count
     uint32_t sides                  # to which of their operands
-    uint32_t leaves                 # of a task at leaves: which of the disjoint sets of them
+    uint32_t leaves                 # of a task at leaves: which of the disjoint sets of them; else whether it is to be alone
 
 cdef struct Pivot:                  # the node of a row that is come to before the others
     uint32_t user                   # it is as far from the first of its row as the operand of this node
@@ -33,6 +33,8 @@ cdef struct Plan:                   # its arrays are owned here
 cdef struct Waiting:                # an entry of the order
     uint32_t user                   # the last one of its users so far, itself if none
     uint32_t waits                  # for how many
+    uint32_t uses                   # how many entries use it
+    bint alone                      # whether its task is a task of its own: the user of a pivot, whose operand may be another one
     uint32_t first_edge             # of those that wait for it
     uint32_t pivot                  # number of the pivot whose row it is a part of, from 1 on; else 0
     uint32_t group                  # the first of the entries that it was taken together with
@@ -53,7 +55,8 @@ cdef struct AtLeaves:
 cdef struct PivotRow:
     uint32_t first                  # dots of one product
     uint32_t count
-    uint32_t last_entry             # that is a part of it
+    uint32_t first_entry            # of those of its parts, and of the differences and exponentials, part by part
+    uint32_t last_entry             # of its parts
     uint32_t left                   # nodes whose tasks are not listed yet
     uint32_t slot                   # of the matrix
     bint shared                     # whether other entries use it, too
@@ -61,7 +64,7 @@ cdef struct PivotRow:
 cdef struct Scratch:                # its arrays are owned here, and kept from one schedule to the next
     Waiting *entry
     size_t entry_room
-    uint32_t *entry_of              # number of the entry of a node, from 1 on, and 0 for a leaf; by id, less `low`
+    uint32_t *entry_of              # number of the entry of a node, from 1 on, and 0 for a leaf; by id, less `low`; one more
     size_t node_room
     uint32_t *edge                  # entries that wait for another
     size_t edges

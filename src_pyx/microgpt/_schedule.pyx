@@ -56,8 +56,8 @@ cdef int schedule(Tape *t, const Run *order, size_t length, Plan *plan) except -
     scratch.joined = 0
     scratch.edges = scratch.at_leaves_length = scratch.slot_count = 0
     room_for(<void **>&scratch.entry, &scratch.entry_room, length + 1, sizeof(Waiting))
-    room_for(<void **>&scratch.entry_of, &scratch.node_room, high - low, sizeof(uint32_t))
-    memset(scratch.entry_of, 0, (high - low) * sizeof(uint32_t))
+    room_for(<void **>&scratch.entry_of, &scratch.node_room, high - low + 1, sizeof(uint32_t))
+    memset(scratch.entry_of, 0, (high - low + 1) * sizeof(uint32_t))
     clear_slots()
     for k in range(length):
         PREFETCH(&t.node[order[min(k + AHEAD, length - 1)].first])
@@ -81,7 +81,8 @@ cdef int add_entry(Tape *t, const Run *order, uint32_t k, Plan *plan) except -1:
     cdef uint32_t i, length, step_a = 0, step_b = 0
     cdef const uint32_t *block
     scratch.entry[k].user = k
-    scratch.entry[k].waits = 0
+    scratch.entry[k].waits = scratch.entry[k].uses = 0
+    scratch.entry[k].alone = False
     scratch.entry[k].pivot = 0
     scratch.entry[k].any_leaves = 0
     scratch.entry[k].group = k
@@ -171,6 +172,7 @@ cdef int add_span(Tape *t, const Run *order, uint32_t k, uint32_t start, uint32_
         entry = scratch.entry_of[i - scratch.low] - 1
         user = scratch.entry[entry].user
         if user != k:
+            scratch.entry[entry].uses += 1
             room_for(<void **>&scratch.edge, &scratch.edge_room, scratch.edges + 1, sizeof(uint32_t))
             scratch.edge[scratch.edges] = user
             scratch.edges += 1
@@ -412,8 +414,9 @@ cdef int find_pivot(Tape *t, const Run *order, uint32_t k, Plan *plan) except -1
     room_for(<void **>&plan.pivots, &plan.pivot_room, plan.pivot_count + 1, sizeof(Pivot))
     room_for(<void **>&scratch.rows, &scratch.row_room, plan.pivot_count + 1, sizeof(PivotRow))
     plan.pivots[plan.pivot_count] = Pivot(order[k].first, e)
-    scratch.rows[plan.pivot_count] = PivotRow(z, n, k - 5, n, 0, False)
+    scratch.rows[plan.pivot_count] = PivotRow(z, n, i, k - 5, n, 0, False)
     plan.pivot_count += 1
+    scratch.entry[k].alone = True
     found = i
     add_slot(k, SIDE_A, first.a, first.a + n * first.argument.pair.n, True)
     scratch.at_leaves_length -= 1
@@ -481,7 +484,7 @@ cdef int list_computed(Tape *t, const Run *order, size_t length, uint32_t nodes,
                 plan.tasks[plan.length] = Task(row.first, row.count, SIDE_B | PIVOT, scratch.entry[k].pivot - 1)
                 plan.length += 1
         else:
-            add_task(t, plan, &order[k], sides_of(t, &order[k]))
+            add_task(t, plan, &order[k], sides_of(t, &order[k]), scratch.entry[k].alone)
         for i in range(scratch.entry[k].first_edge, scratch.entry[k + 1].first_edge):
             scratch.entry[scratch.edge[i]].waits -= 1
             if scratch.entry[scratch.edge[i]].waits == 0:
@@ -503,16 +506,17 @@ cdef inline uint32_t sides_of(Tape *t, const Run *run) noexcept:
     return sides
 
 
-cdef inline void add_task(Tape *t, Plan *plan, const Run *run, uint32_t sides) noexcept:
-    """Add a task for an entry: to the last one, where the two are one run."""
+cdef inline void add_task(Tape *t, Plan *plan, const Run *run, uint32_t sides, bint alone) noexcept:
+    """Add a task for an entry: to the last one, where the two are one run, unless one of them is to be alone."""
     cdef Task *last = &plan.tasks[plan.length - 1]
     if sides == 0:
         return
-    if plan.length > 0 and last.first == run.first + run.count and last.sides == sides and is_one_run(t, run, last):
+    if plan.length > 0 and last.first == run.first + run.count and last.sides == sides and not (
+            (alone or last.leaves) and not FAULT(b"schedule: users of pivots are alone")) and is_one_run(t, run, last):
         last.first = run.first
         last.count += run.count
         return
-    plan.tasks[plan.length] = Task(run.first, run.count, sides, 0)
+    plan.tasks[plan.length] = Task(run.first, run.count, sides, alone)
     plan.length += 1
 
 
