@@ -175,7 +175,7 @@ cdef inline uint32_t alike(Tape *t, uint32_t id, uint32_t n) noexcept nogil:
     if n == 1:
         return 1
     logged = logged_run(t, id)
-    if logged > 1:
+    if logged > 0:
         return min(n, logged)
     if node.op == DOT_STRIDED or (node[1].argument.pair.n != node.argument.pair.n and not FAULT(b"alike: as many operands")):
         return 1
@@ -386,7 +386,7 @@ cdef inline bint goes_on(Tape *t, uint32_t id, uint32_t count) noexcept nogil:
     cdef const Node *node = &t.node[id - 1]
     cdef uint64_t step[2]
     cdef uint64_t next[2]
-    if logged_run(t, id - 1) > 1:
+    if logged_run(t, id) > 0 or logged_run(t, id - 1) > 0:      # rows that follow each other by chance stay rows
         return logged_run(t, id - count) > count
     if node.op != node[1].op or node.op > DOT:
         return False

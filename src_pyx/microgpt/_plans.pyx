@@ -20,6 +20,9 @@ cdef extern from "kernels.h" nogil:
 
 cdef enum:
     MOST_BYTES = 1 << 25            # that all plans take
+    MOST_OF_A_KEY = 64              # plans that one key has
+    SMALL = 1 << 15                 # bytes of a plan; a larger one
+    MOST_OF_A_NODE = 16             # takes so many for each node, or it is not kept
     BUCKETS = 1 << 10
 
 cdef enum:
@@ -248,6 +251,21 @@ cdef void free_kept(Kept *kept) noexcept:
     free(kept)
 
 
+cdef void drop_surplus(Kept **bucket, uint64_t key) noexcept:
+    """Where there are too many plans of one key, drop the one that was used least lately."""
+    cdef Kept **link = bucket
+    cdef Kept **oldest = bucket
+    cdef uint32_t count = 0
+    while link[0] != NULL:
+        if link[0].key == key:
+            count += 1
+            if oldest[0].key != key or link[0].used < oldest[0].used:
+                oldest = link
+        link = &link[0].next
+    if count > MOST_OF_A_KEY:
+        drop(oldest)
+
+
 cdef void drop_oldest(uint64_t before) noexcept:
     """Drop the plans used last before then."""
     cdef size_t i
@@ -268,7 +286,8 @@ cdef void keep_plan(Tape *t, uint32_t root, const Run *order, size_t length, con
     cdef Kept **bucket
     if kept == NULL:
         return
-    if not describe(t, kept, root) or not copy_plan(kept, order, length, plan) or kept.bytes > MOST_BYTES // 2:
+    if not describe(t, kept, root) or not copy_plan(kept, order, length, plan) or (
+            kept.bytes > SMALL and kept.bytes > MOST_OF_A_NODE * <size_t>kept.size) or kept.bytes > MOST_BYTES // 2:
         free_kept(kept)
         return
     uses += 1
@@ -281,6 +300,7 @@ cdef void keep_plan(Tape *t, uint32_t root, const Run *order, size_t length, con
     bucket = bucket_of(kept.key)
     kept.next = bucket[0]
     bucket[0] = kept
+    drop_surplus(bucket, kept.key)
     if nbytes > MOST_BYTES:
         drop_oldest(uses - kept_count // 2)
     if nbytes > MOST_BYTES:

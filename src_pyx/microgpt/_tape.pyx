@@ -10,6 +10,7 @@ cdef extern from "Python.h":
 
 cdef extern from "kernels.h" nogil:
     bint FAULT(const char *guard)
+    size_t count_alike(const void *node, size_t n)
 
 cdef enum:
     FIRST_CAPACITY = 1 << 12
@@ -296,6 +297,35 @@ cdef inline void forget_runs(Tape *t, uint32_t top) noexcept:
         t.logged_length -= 1
 
 
+cdef void move_runs(Tape *t, const uint32_t *moved) noexcept:
+    """Give the runs of the log the new ids of their nodes; forget those that are no runs any more."""
+    cdef size_t k
+    cdef size_t kept = 0
+    cdef uint32_t first, count
+    for k in range(t.logged_length):
+        first = moved[t.logged[k].first]
+        count = t.logged[k].count
+        if moved[t.logged[k].first + count] - first == count and is_run_still(t, first, count):
+            t.logged[kept].first = first
+            t.logged[kept].count = count
+            kept += 1
+    t.logged_length = kept
+
+
+cdef bint is_run_still(Tape *t, uint32_t first, uint32_t count) noexcept nogil:
+    """Whether the operands of a run that has moved are still each the same step further: some between them may be gone."""
+    cdef const Node *node = &t.node[first]
+    cdef const uint32_t *block
+    cdef uint32_t i
+    if node.op != DOT_STRIDED:
+        return count_alike(node, count) == count
+    block = &t.pool[node.a]
+    for i in range(1, count):
+        if t.pool[node[i].a] != block[0] or t.pool[node[i].a + 1] != block[1] + i or t.pool[node[i].a + 2] != block[2]:
+            return False
+    return True
+
+
 cdef size_t pool_end(Tape *t, uint32_t top) noexcept:
     """Return where the pool blocks of the nodes below `top` end."""
     cdef size_t end = t.pool_top
@@ -362,9 +392,9 @@ cdef void collect(Tape *t) noexcept:
         live += t.seen[i] // LIVE
     moved[t.top] = live
     if first < t.top:
-        forget_runs(t, first)
         t.least_top = min(t.least_top, first)
         slide(t, moved, first)
+        move_runs(t, moved)
     free(moved)
     if t.top == 1:                      # nothing is left that could have one
         t.own_backward = False
