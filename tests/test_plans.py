@@ -651,7 +651,34 @@ def sum_used_before(engine: Any, tokens: tuple[int, ...], w: Any, m: Any) -> Any
     return total + -engine.log(e[tokens[0]] * total**-1.0)
 
 
-@pytest.mark.parametrize("graph", [rows_looked_up, elements_picked, targets_a_step_apart, logit_used_before, sum_used_before])
+def part_of_the_matrix_before(engine: Any, tokens: tuple[int, ...], w: Any, m: Any) -> Any:
+    """What is below the logits uses the first rows of their matrix: some targets' rows, of which the search passes elements."""
+    p = vector(engine, m[0])
+    x = each(engine, engine.tanh, vector(engine, [dot(engine, row, p) for row in m]))
+    x = vector(engine, [*x, x[0]])
+    first = engine.cross_entropy(vector(engine, [dot(engine, w[i], x) for i in range(3)]), tokens[1] % 3)
+    q = each(engine, engine.tanh, vector(engine, [x[0], first, *x[2:]]))
+    return engine.cross_entropy(vector(engine, [dot(engine, row, q) for row in w]), tokens[0])
+
+
+def rows_read_across(engine: Any, tokens: tuple[int, ...], w: Any, m: Any) -> Any:
+    """Rows of nodes whose operands are two parts of others."""
+    y = vector(engine, each(engine, engine.tanh, vector(engine, [*w[tokens[0]][:2], *w[tokens[1]][2:]])))
+    return add_up(engine, vector(engine, elementwise(engine, y, dot(engine, y, y), times)))
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        rows_looked_up,
+        elements_picked,
+        targets_a_step_apart,
+        logit_used_before,
+        sum_used_before,
+        part_of_the_matrix_before,
+        rows_read_across,
+    ],
+)
 def test_plans_hold_for_other_rows_and_targets(graph: Any) -> None:
     for first in ((0, 1, 2, 3), (2, 2, 2, 2), (1, 1, 3, 3), (4, 3, 2, 1)):
         start_over()

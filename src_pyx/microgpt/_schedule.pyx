@@ -305,6 +305,7 @@ cdef int list_leaves(Tape *t, const Run *order, Plan *plan) except -1:
         next[scratch.slots[use.slot].set] |= scratch.entry[use.entry].pivot == 0
     for k in range(plan.pivot_count):
         scratch.rows[k].shared = next[scratch.slots[scratch.rows[k].slot].set]
+    note_other_matrices(t, plan, next, sets)
     memset(next, 0, (sets + 1) * sizeof(uint32_t))
     k = 0
     while k < scratch.at_leaves_length:
@@ -343,6 +344,26 @@ cdef int list_leaves(Tape *t, const Run *order, Plan *plan) except -1:
     plan.length = plan.at_leaves + tasks
     free(next)
     return 0
+
+
+cdef void note_other_matrices(Tape *t, const Plan *plan, uint32_t *first, uint32_t sets) noexcept:
+    """Note as shared, too, what pivots use of which not all have the same matrix; `first` is room for a number of each set."""
+    cdef size_t k
+    cdef uint32_t set
+    memset(first, 0, sets * sizeof(uint32_t))
+    for k in range(plan.pivot_count):
+        set = scratch.slots[scratch.rows[k].slot].set
+        if first[set] == 0:
+            first[set] = <uint32_t>k + 1
+        elif first[set] != UINT32_MAX and not have_one_matrix(t, &scratch.rows[k], &scratch.rows[first[set] - 1]):
+            first[set] = UINT32_MAX
+    for k in range(plan.pivot_count):
+        scratch.rows[k].shared |= first[scratch.slots[scratch.rows[k].slot].set] == UINT32_MAX
+
+
+cdef inline bint have_one_matrix(Tape *t, const PivotRow *x, const PivotRow *y) noexcept:
+    return t.node[x.first].a == t.node[y.first].a and x.count == y.count and (
+        t.node[x.first].argument.pair.n == t.node[y.first].argument.pair.n)
 
 
 cdef inline uint32_t shared_sets(size_t k) noexcept:
