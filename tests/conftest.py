@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +12,8 @@ from hypothesis import settings
 
 import microgpt
 from microgpt import reference
+from microgpt._plans import forget_plans
+from microgpt._schedule import set_worth
 from microgpt._tape import get_tape
 
 settings.register_profile("default", max_examples=150, deadline=None)
@@ -24,6 +26,18 @@ def engine(request: pytest.FixtureRequest) -> types.ModuleType:
     """The compiled engine, then its pure-Python twin: one suite for both."""
     module: types.ModuleType = request.param
     return module
+
+
+@pytest.fixture
+def small_graphs() -> Iterator[None]:
+    """Begin without plans, and make one for each graph, however small."""
+    gc.collect()
+    get_tape().collect()  # while there are leaves with a `_backward` of their own, no plan is made
+    forget_plans()
+    set_worth(1, 1)
+    yield
+    forget_plans()
+    set_worth()
 
 
 @pytest.fixture

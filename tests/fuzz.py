@@ -45,17 +45,9 @@ from fuzz_programs import (
 
 import microgpt
 from microgpt import _vectors
+from microgpt._plans import forget_plans
+from microgpt._schedule import set_worth
 from microgpt._tape import get_tape
-
-try:  # an engine that keeps plans: programs begin without any, and the smallest graphs have one
-    from microgpt._plans import forget_plans
-    from microgpt._schedule import set_worth
-except ImportError:
-
-    def forget_plans() -> None: ...
-
-    def set_worth(nodes: int, nodes_of_an_entry: int) -> None: ...
-
 
 # Running them.
 

@@ -22,8 +22,6 @@ from process import printed_by
 
 import microgpt
 from microgpt import Matrix, Value, Vector
-from microgpt._plans import forget_plans
-from microgpt._schedule import set_worth
 from microgpt._tape import get_tape
 
 
@@ -271,13 +269,12 @@ def test_own_steps_of_rows_of_a_product_are_called(row: int) -> None:
     assert x.grad == [sum(f * (2 * i + k) for i, f in enumerate(factor)) for k in (1, 2)]
 
 
+@pytest.mark.usefixtures("small_graphs")
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("k", range(2))
 def test_own_steps_are_called_where_products_of_one_matrix_are_taken_together(place: int, k: int) -> None:
     calls: list[str] = []
     w, x = Matrix([[1.0, 2.0], [3.0, 4.0]]), Matrix([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])
-    forget_plans()
-    set_worth(1, 1)
     for _ in range(4):  # the second takes the plan of the first
         w.grad, x.grad = [[0.0] * 2] * 2, [[0.0] * 2] * 4
         calls.clear()
@@ -289,8 +286,6 @@ def test_own_steps_are_called_where_products_of_one_matrix_are_taken_together(pl
         g = [[(2.0 * i + r) * (3 if (i, r) == (place, k) else 1) for r in range(2)] for i in range(4)]
         assert w.grad == [[sum(g[i][r] * x.data[i][j] for i in range(4)) for j in range(2)] for r in range(2)]
         assert x.grad == [[sum(g[i][r] * w.data[r][j] for r in range(2)) for j in range(2)] for i in range(4)]
-    forget_plans()
-    set_worth()
 
 
 @pytest.mark.parametrize("product", [False, True])

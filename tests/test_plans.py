@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import random
 import time
@@ -17,8 +16,9 @@ from test_graphs import VECTORS, add_up, bits, dot, each, elementwise, plus, pro
 import microgpt
 from microgpt import GPT, GPTConfig, Matrix, Rows, Vector, reference
 from microgpt._plans import forget_plans, plan_counts
-from microgpt._schedule import set_worth
 from microgpt._tape import get_tape
+
+pytestmark = pytest.mark.usefixtures("small_graphs")
 
 Plan = list[tuple[str, int, int]]
 operations = st.tuples(st.sampled_from(list(VECTORS)), st.integers(0, 30), st.integers(0, 30))
@@ -27,25 +27,9 @@ MET = 3  # graphs of a kind, of which the second takes the plan of the first
 SEARCHED = ("shifted by one", "dots", "running sum", "running tanh", "attention", "dots of some")
 
 
-def start_over() -> None:
-    """Keep no plan, and make one for each graph, however small."""
-    forget_plans()
-    set_worth(1, 1)
-
-
 def planned_nodes() -> int:
     """Return how many nodes, ever, took a plan made before."""
     return plan_counts()[2]
-
-
-@pytest.fixture(autouse=True)
-def small_graphs() -> Iterator[None]:
-    gc.collect()
-    get_tape().collect()  # while there are leaves with a `_backward` of their own, no plan is made
-    start_over()
-    yield
-    forget_plans()
-    set_worth()
 
 
 @given(
@@ -57,7 +41,7 @@ def small_graphs() -> Iterator[None]:
 )
 def test_programs_met_again_equal_reference(n: int, plan: Plan, place: int, change: Any, last: list[int]) -> None:
     """A program, one that differs from it in one operation, and the first again."""
-    start_over()
+    forget_plans()
     other = [*plan[:place], change, *plan[place + 1 :]]
     right = {False: run_program(reference, n, plan, last), True: run_program(reference, n, other, last)}
     for changed in (*[False] * MET, True, False, *[True] * MET, False):
@@ -90,7 +74,7 @@ def test_any_rows_in_a_graph_met_before(n: int, plan: list[tuple[int, int]], las
             dot(engine, vector(engine, rows[last % n]), vector(engine, x)).backward()
             yield grads(rows)
 
-    start_over()
+    forget_plans()
     assert list(run(microgpt)) == list(run(reference))
 
 
@@ -195,7 +179,7 @@ def picked(engine: Any, token: int, target: int, e: Any, w: Any) -> list[str]:
 @pytest.mark.parametrize("graph", [tied, gated, gated_at_once, embedded, picked])
 def test_rows_that_are_used_twice_are_told_apart(graph: Any) -> None:
     for first in range(4):
-        start_over()
+        forget_plans()
         second, third = (first + 1) % 4, (first + 2) % 4
         pairs = [(first, second)] * (MET + 1)
         pairs += [(third, second), (first, first), (second, second), (4, second), (first, 4), *pairs]
@@ -343,7 +327,7 @@ def test_computed_operands_that_have_become_leaves() -> None:
         yield bits([v.grad for v in known])
 
     for seed in range(8):
-        start_over()
+        forget_plans()
         assert list(run(microgpt, seed)) == list(run(reference, seed))
 
 
@@ -579,7 +563,7 @@ def test_overlapping_spans_met_again(seed: int) -> None:
             dot(engine, u[0], vector(engine, dots)).backward()
             yield grads(m, u)
 
-    start_over()
+    forget_plans()
     assert list(run(microgpt)) == list(run(reference))
 
 
@@ -681,7 +665,7 @@ def rows_read_across(engine: Any, tokens: tuple[int, ...], w: Any, m: Any) -> An
 )
 def test_plans_hold_for_other_rows_and_targets(graph: Any) -> None:
     for first in ((0, 1, 2, 3), (2, 2, 2, 2), (1, 1, 3, 3), (4, 3, 2, 1)):
-        start_over()
+        forget_plans()
         ours, theirs = ((e, leaves(e, 5, 6), leaves(e, 5, 6, 40)) for e in (microgpt, reference))
         for tokens in (first, first, (4, 0, 1, 3), (0, 3, 4, 1), (3, 2, 1, 0), (0, 0, 0, 0), first):
             results = []

@@ -35,16 +35,19 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs 
 def ring() -> Iterator[Callable[[Callable[[], None], float], None]]:
     """A function that lets `action` run in a signal handler again and again, so many seconds after it began or ended."""
     before = signal.getsignal(signal.SIGALRM)
+    over = False
 
     def start(action: Callable[[], None], seconds: float) -> None:
         def handler(number: int, frame: FrameType | None) -> None:
-            action()
-            signal.setitimer(signal.ITIMER_REAL, seconds)
+            if not over:
+                action()
+                signal.setitimer(signal.ITIMER_REAL, seconds)
 
         signal.signal(signal.SIGALRM, handler)
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     yield start
+    over = True  # first: a signal that came just now would set the alarm again after it was stopped
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
 

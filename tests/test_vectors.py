@@ -9,8 +9,6 @@ import pytest
 
 import microgpt
 from microgpt import _vectors, reference
-from microgpt._plans import forget_plans
-from microgpt._schedule import set_worth
 
 DOCUMENTS = [[0, 1, 2, 3, 0], [0, 3, 3, 1, 2, 2, 0], [0, 2, 0]]
 
@@ -113,6 +111,7 @@ def test_products_equal_reference(variant: str, n_rows: int, n: int, count: int)
             assert [[g.hex() for g in row] for row in matrix.grad] == [[v.grad.hex() for v in row] for row in twin]
 
 
+@pytest.mark.usefixtures("small_graphs")
 @pytest.mark.parametrize("kind", ["chain", "with itself"])
 @pytest.mark.parametrize("n", [2, 4, 5])
 def test_products_that_are_not_taken_together(variant: str, kind: str, n: int) -> None:
@@ -121,8 +120,6 @@ def test_products_that_are_not_taken_together(variant: str, kind: str, n: int) -
     data = [[rng.gauss(0, 0.7) for _ in range(n)] for _ in range(n)]
     w, twin = microgpt.Matrix(data), [[reference.Value(item) for item in row] for row in data]
     u = [rng.gauss(0, 1) for _ in range(n if kind == "chain" else n * n)]
-    forget_plans()
-    set_worth(1, 1)
     for _ in range(4):  # the second takes the plan of the first
         if kind == "chain":
             h, theirs = w[0] * 1.5, [v * 1.5 for v in twin[0]]
@@ -134,5 +131,3 @@ def test_products_that_are_not_taken_together(variant: str, kind: str, n: int) -
         (microgpt.Vector(u) @ microgpt.tanh(h)).backward()
         reference.dot([reference.Value(item) for item in u], [reference.tanh(v) for v in theirs]).backward()
         assert [[g.hex() for g in row] for row in w.grad] == [[v.grad.hex() for v in row] for row in twin]
-    forget_plans()
-    set_worth()

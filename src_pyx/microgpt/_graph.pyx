@@ -13,15 +13,13 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from microgpt._ops cimport (
-    name_of, operand, operand_count, propagate, propagate_run, reads_operands
-)
-from microgpt._order cimport BETWEEN_SIGNALS, Run, Segment, arrange, first, forget, free_large, operands, search, second
+from microgpt._ops cimport name_of, operand, operand_count, propagate, propagate_run, reads_operands
+from microgpt._order cimport BETWEEN_SIGNALS, Segment, arrange, first, forget, free_large, operands, search, second
 from microgpt._plans cimport keep_plan, use_plan
 from microgpt._propagate cimport propagate_computed, propagate_leaves
 from microgpt._schedule cimport Plan, Task, schedule
 from microgpt._tape cimport (
-    ADD, CUSTOM, LAST_BINARY, LAST_UNARY, LEAF, LIVE, MUL, NO_PARTIALS, SEEN, UNSEEN, Handle, Node, Tape, has_changed,
+    ADD, CUSTOM, LAST_BINARY, LAST_UNARY, LEAF, LIVE, MUL, NO_PARTIALS, SEEN, UNSEEN, Handle, Node, Run, Tape, has_changed,
     references, tape
 )
 

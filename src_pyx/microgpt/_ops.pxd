@@ -471,7 +471,7 @@ cdef inline void propagate_run(Tape *t, uint32_t first, uint32_t n) noexcept nog
     cdef uint32_t i
     if op == DOT:
         if step_a == length and step_b == 0 and (apart(a, n * length, b, length) or FAULT(b"run of a product: apart")):
-            chosen.products_partials(&grad[a], &grad[b], &data[a], &data[b], g, n, length, 1)
+            chosen.dot_rows_partials(&grad[a], &grad[b], &data[a], &data[b], g, n, length)
             return
         if step_a == length and step_b == length and (
                 apart(a, n * length, b, n * length) or FAULT(b"run of dots: apart")):

@@ -2,11 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
-from microgpt._tape cimport DOT, DOT_LISTED, DOT_STRIDED, SUM, Tape
-
-cdef struct Run:
-    uint32_t first                  # nodes [first, first + count), of one op, operands each the same step further; or one node
-    uint32_t count
+from microgpt._tape cimport DOT, DOT_LISTED, DOT_STRIDED, SUM, Run, Tape
 
 cdef struct Step:
     uint32_t id                     # a node on the path from the root to where the search is

@@ -16,12 +16,12 @@ order as a whole (`take`).
 """
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
 from microgpt._tape cimport (
-    CUSTOM, DOT, DOT_LISTED, DOT_STRIDED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, SEEN, SUM, UNSEEN, Node, Tape, logged_run,
+    CUSTOM, DOT, DOT_LISTED, DOT_STRIDED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, SEEN, SUM, UNSEEN, Node, Run, Tape, logged_run,
     reallocate
 )
 
@@ -29,7 +29,6 @@ cdef extern from "kernels.h" nogil:
     bint FAULT(const char *guard)
     size_t count_marks(const uint8_t *p, uint8_t mark, size_t n)
     size_t count_alike(const void *node, size_t n)
-    void node_step(uint64_t *step, const void *before, const void *after)
 
 cdef enum:
     LARGE = 1 << 20                 # entries whose scratch is not kept for the next search
@@ -383,20 +382,10 @@ cdef bint extend(Tape *t, Rows *rows) noexcept nogil:
 
 cdef inline bint goes_on(Tape *t, uint32_t id, uint32_t count) noexcept nogil:
     """Whether the run of nodes from `id` on goes on one that ends before it, of `count` nodes."""
-    cdef const Node *node = &t.node[id - 1]
-    cdef uint64_t step[2]
-    cdef uint64_t next[2]
+    cdef uint32_t before = min(count, <uint32_t>2)      # two nodes on each side, where there are, tell
     if logged_run(t, id) > 0 or logged_run(t, id - 1) > 0:      # rows that follow each other by chance stay rows
         return logged_run(t, id - count) > count
-    if node.op != node[1].op or node.op > DOT:
-        return False
-    node_step(step, node, node + 1)
-    node_step(next, node + 1, node + 2)
-    if step[0] != next[0] or step[1] != next[1]:
-        return False
-    if count > 1:
-        node_step(next, node - 1, node)
-    return step[0] == next[0] and step[1] == next[1]
+    return t.node[id].op <= DOT and count_alike(&t.node[id - before], before + 2) == before + 2
 
 
 cdef inline void mark(Tape *t, uint32_t i, uint32_t low, uint32_t high, uint8_t seen) noexcept nogil:

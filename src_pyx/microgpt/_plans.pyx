@@ -9,10 +9,10 @@ from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memcpy
 
-from microgpt._order cimport Run, make_room, search
+from microgpt._order cimport make_room, search
 from microgpt._schedule cimport BOTH, SIDE_A, SIDE_B, Pivot, PivotRow, Plan, Task, room_for, scratch
 from microgpt._tape cimport (
-    ADD_CONSTANT, DOT, DOT_STRIDED, LAST_BINARY, LAST_UNARY, LEAF, MUL, SUM, Node, Tape
+    ADD_CONSTANT, DOT, DOT_STRIDED, LAST_BINARY, LAST_UNARY, LEAF, MUL, SUM, Node, Run, Tape, first_above, try_reallocate
 )
 
 cdef extern from "kernels.h" nogil:
@@ -67,17 +67,16 @@ cdef size_t reused = 0              # nodes, ever
 
 cdef uint64_t key_of(Tape *t, uint32_t root) noexcept nogil:
     """What graphs of one shape have in common, and others mostly have not: the last two nodes."""
-    cdef const Node *node = &t.node[root]
-    cdef uint64_t key = node.op
-    key = key * 31 + (root - node.a if node.op <= DOT else 0)
-    if node.op > LAST_UNARY:
-        key = key * 31 + node.argument.pair.n
-    node -= 1
-    key = key * 31 + node.op
-    if node.op != LEAF:
-        key = key * 31 + (root - node.a if node.op <= DOT else 0)
-        if node.op > LAST_UNARY:
-            key = key * 31 + node.argument.pair.n
+    cdef uint64_t key = 0
+    cdef const Node *node
+    cdef uint32_t k
+    for k in range(2):
+        node = &t.node[root - k]
+        key = key * 31 + node.op
+        if node.op != LEAF:
+            key = key * 31 + (root - node.a if node.op <= DOT else 0)
+            if node.op > LAST_UNARY:
+                key = key * 31 + node.argument.pair.n
     return key
 
 
@@ -85,28 +84,15 @@ cdef inline Kept **bucket_of(uint64_t key) noexcept nogil:
     return &buckets[(key * <uint64_t>0x9E3779B97F4A7C15) >> 54]
 
 
-cdef size_t first_logged(Tape *t, uint32_t id) noexcept nogil:
-    """Return the first run of the log that ends above `id`."""
-    cdef size_t low = 0
-    cdef size_t high = t.logged_length
-    cdef size_t middle
-    while low < high:
-        middle = (low + high) // 2
-        if t.logged[middle].first + t.logged[middle].count <= id:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
 cdef size_t use_plan(Tape *t, uint32_t root, Plan *plan) except? 0:
     """Fill `plan` and the order of the search, if a graph like that below `root` is known. Return that order's length, else 0."""
     cdef uint64_t key = key_of(t, root)
-    cdef Kept *kept
+    cdef Kept *kept = bucket_of(key)[0]
     cdef uint32_t low
     cdef size_t i
+    if kept == NULL:
+        return 0
     doubt_outdated(t)
-    kept = bucket_of(key)[0]
     while kept != NULL:
         if kept.key == key and kept.size < root and is_like(t, kept, root - kept.size):
             break
@@ -140,7 +126,7 @@ cdef bint is_like(Tape *t, Kept *kept, uint32_t low) noexcept nogil:
     """Whether the nodes from `low` on are those of a kept plan."""
     cdef const Part *part = kept.part
     cdef const Part *end = part + kept.length
-    cdef size_t next = first_logged(t, low)
+    cdef size_t next = first_above(t.logged, t.logged_length, low)
     cdef uint32_t id = low
     cdef const Node *node
     if kept.outside >= low:
@@ -191,21 +177,14 @@ cdef inline bint is_part(Tape *t, const Kept *kept, const Part *part, uint32_t i
 cdef bint is_free(Tape *t, const Kept *kept, uint32_t start, uint32_t n, uint32_t low) noexcept nogil:
     """Whether [start, start + n) are leaves below the graph, which the plan does not use otherwise."""
     cdef uint32_t i
-    cdef size_t first = 0
-    cdef size_t last = kept.span_count
-    cdef size_t middle
+    cdef size_t above
     if start + n > low:
         return False
     for i in range(start, start + n):
         if t.node[i].op != LEAF and not FAULT(b"plans: any leaves are leaves"):
             return False
-    while first < last:
-        middle = (first + last) // 2
-        if kept.spans[middle].first + kept.spans[middle].count <= start:
-            first = middle + 1
-        else:
-            last = middle
-    return first == kept.span_count or kept.spans[first].first >= start + n or (
+    above = first_above(kept.spans, kept.span_count, start)
+    return above == kept.span_count or kept.spans[above].first >= start + n or (
         FAULT(b"plans: leaves that may be any are used by nothing else"))
 
 
@@ -311,20 +290,15 @@ cdef bint describe(Tape *t, Kept *kept, uint32_t root) noexcept:
     """Write the parts, from the lowest node to the root."""
     cdef uint32_t low = scratch.low
     cdef uint32_t id = low
-    cdef size_t next = first_logged(t, low)
+    cdef size_t next = first_above(t.logged, t.logged_length, low)
     cdef size_t room = 0
     cdef Part *part
     kept.size = root - low
     while id <= root:
         if kept.length == room:
             room = 2 * room + 256
-            part = <Part *>malloc(room * sizeof(Part))
-            if part == NULL:
+            if not try_reallocate(<void **>&kept.part, room, sizeof(Part)):
                 return False
-            if kept.length > 0:
-                memcpy(part, kept.part, kept.length * sizeof(Part))
-            free(kept.part)
-            kept.part = part
         part = &kept.part[kept.length]
         kept.length += 1
         part.count = 1
@@ -357,15 +331,9 @@ cdef bint list_spans(Kept *kept) noexcept:
             count += add_span(&spans[count], part.a, part.step_a, part)
         if part.op > LAST_UNARY and part.op != SUM and not part.moves_b and not part.any & SIDE_B:
             count += add_span(&spans[count], part.b, part.step_b, part)
-    qsort(spans, count, sizeof(Run), compare_runs)
-    for i in range(count):
-        kept.outside = max(kept.outside, spans[i].first + spans[i].count - 1)
-        if kept.span_count > 0 and spans[i].first <= spans[kept.span_count - 1].first + spans[kept.span_count - 1].count:
-            spans[kept.span_count - 1].count = max(
-                spans[kept.span_count - 1].count, spans[i].first + spans[i].count - spans[kept.span_count - 1].first)
-            continue
-        spans[kept.span_count] = spans[i]
-        kept.span_count += 1
+    kept.span_count = join_runs(spans, count)
+    if count > 0:
+        kept.outside = spans[kept.span_count - 1].first + spans[kept.span_count - 1].count - 1
     kept.bytes += (2 * kept.length + 1) * sizeof(Run)
     return True
 
@@ -444,26 +412,35 @@ cdef int compare_runs(const void *x, const void *y) noexcept nogil:
     return (a > b) - (a < b)
 
 
+cdef size_t join_runs(Run *runs, size_t n) noexcept nogil:
+    """Sort `n` runs, and let those that overlap or follow each other be one. Return how many there are then."""
+    cdef size_t count = 0
+    cdef size_t i
+    cdef Run *last = runs
+    qsort(runs, n, sizeof(Run), compare_runs)
+    for i in range(n):
+        if count > 0 and runs[i].first <= last.first + last.count:
+            last.count = max(last.count, runs[i].first + runs[i].count - last.first)
+        else:
+            last = &runs[count]
+            last[0] = runs[i]
+            count += 1
+    return count
+
+
 cdef bint copy_plan(Kept *kept, const Run *order, size_t length, const Plan *plan) noexcept:
     """Copy order and plan, with distances from the lowest node in place of ids; let any number of a pivot's row do."""
     cdef uint32_t low = scratch.low
     cdef size_t i
-    cdef size_t count = 0
     kept.runs = <Run *>malloc(length * sizeof(Run))
     kept.plan.tasks = <Task *>malloc((plan.length + 1) * sizeof(Task))
     kept.plan.pivots = <Pivot *>malloc((plan.pivot_count + 1) * sizeof(Pivot))
     if kept.runs == NULL or kept.plan.tasks == NULL or kept.plan.pivots == NULL:
         return False
     memcpy(kept.runs, order, length * sizeof(Run))
-    qsort(kept.runs, length, sizeof(Run), compare_runs)
-    for i in range(length):
-        if count > 0 and kept.runs[count - 1].first + kept.runs[count - 1].count == kept.runs[i].first - low:
-            kept.runs[count - 1].count += kept.runs[i].count
-            continue
-        kept.runs[count].count = kept.runs[i].count
-        kept.runs[count].first = kept.runs[i].first - low
-        count += 1
-    kept.run_count = count
+    kept.run_count = join_runs(kept.runs, length)
+    for i in range(kept.run_count):
+        kept.runs[i].first -= low
     memcpy(kept.plan.tasks, plan.tasks, plan.length * sizeof(Task))
     for i in range(plan.length):
         kept.plan.tasks[i].first -= low

@@ -44,11 +44,17 @@ cdef size_t propagate_computed(Tape *t, const Task *task, size_t left, const Piv
         propagate_strided(t, task)
     elif op <= LAST_BINARY and op > LAST_UNARY and task.sides != BOTH:
         propagate_side(t, task)
-    elif task.count > 1:
+    else:
+        propagate_nodes(t, task)
+    return 1
+
+
+cdef inline void propagate_nodes(Tape *t, const Task *task) noexcept nogil:
+    """To all operands."""
+    if task.count > 1:
         propagate_run(t, task.first, task.count)
     else:
         propagate(t, task.first, 0, t.node[task.first].argument.pair.n)
-    return 1
 
 
 cdef size_t propagate_dots(Tape *t, const Task *task, size_t left, size_t *work) noexcept nogil:
@@ -174,10 +180,7 @@ cdef size_t propagate_leaves(Tape *t, const Task *task, size_t left, size_t *wor
             return done
     work[0] += task.count
     if op == SUM or op <= LAST_UNARY or task.sides == BOTH:
-        if task.count > 1:
-            propagate_run(t, task.first, task.count)
-        else:
-            propagate(t, task.first, 0, t.node[task.first].argument.pair.n)
+        propagate_nodes(t, task)
     else:
         dots = dots_of(t, task)
         if op == DOT and task.sides == SIDE_A and dots.step_b == 0 and dots.step_a == dots.n:

@@ -2,8 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from microgpt._order cimport Run
-from microgpt._tape cimport LEAF, Tape
+from microgpt._tape cimport LEAF, Run, Tape
 
 cdef enum:
     SIDE_A = 1                      # first operands, or those of the first span

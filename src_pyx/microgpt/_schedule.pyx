@@ -13,13 +13,15 @@ from libc.stdint cimport UINT32_MAX, uint32_t, uint64_t
 from libc.stdlib cimport free, qsort
 from libc.string cimport memset
 
-from microgpt._order cimport Run, search
+from microgpt._order cimport search
 from microgpt._tape cimport (
-    ADD_CONSTANT, DOT, DOT_LISTED, DOT_STRIDED, EXP, LAST_BINARY, LAST_UNARY, LEAF, MUL, POW_CONSTANT, SUM, Node, Tape, reallocate
+    ADD_CONSTANT, DOT, DOT_LISTED, DOT_STRIDED, EXP, LAST_BINARY, LAST_UNARY, LEAF, MUL, POW_CONSTANT, SUM, Node, Run, Tape,
+    reallocate
 )
 
 cdef extern from "kernels.h" nogil:
     bint FAULT(const char *guard)
+    size_t count_alike(const void *nodes, size_t n)
     void node_step(uint64_t *step, const void *before, const void *after)
     int highest_bit(uint64_t word)
     void PREFETCH(const void *p)
@@ -145,7 +147,7 @@ cdef int add_side(Tape *t, const Run *order, uint32_t k, uint32_t side, uint32_t
             if not are_leaves(t, start + i * step, length if count > 1 else end - start):
                 return False
         end = end if count == 1 else start + (count - 1) * step + length
-        add_slot(k, side, start, end, t.node[order[k].first].op > LAST_BINARY or end - start != order[k].count)
+        add_use(k, side, start, end, t.node[order[k].first].op > LAST_BINARY or end - start != order[k].count)
         return True
     for i in range(count):
         if not add_span(t, order, k, start + i * step, length if count > 1 else end - start):
@@ -200,8 +202,17 @@ cdef inline size_t place_of(uint32_t start) noexcept:
     return place
 
 
-cdef int add_slot(uint32_t k, uint32_t side, uint32_t start, uint32_t end, bint fixed) except -1:
+cdef int add_use(uint32_t k, uint32_t side, uint32_t start, uint32_t end, bint fixed) except -1:
     """Note that entry `k` uses the leaves [start, end). `fixed`: even if nothing else speaks against others."""
+    cdef uint32_t slot = slot_of(start, end)
+    room_for(<void **>&scratch.at_leaves, &scratch.at_leaves_room, scratch.at_leaves_length + 1, sizeof(AtLeaves))
+    scratch.at_leaves[scratch.at_leaves_length] = AtLeaves(k, side, slot, fixed)
+    scratch.at_leaves_length += 1
+    return 0
+
+
+cdef uint32_t slot_of(uint32_t start, uint32_t end) except? 0:
+    """Return the number of the slot that begins at `start`, which reaches to `end` at least."""
     cdef size_t place = place_of(start)
     cdef uint32_t slot = scratch.table[place]
     cdef size_t i
@@ -222,10 +233,7 @@ cdef int add_slot(uint32_t k, uint32_t side, uint32_t start, uint32_t end, bint 
         slot = <uint32_t>scratch.slot_count
         scratch.table[place] = slot
     scratch.slots[slot - 1].end = max(scratch.slots[slot - 1].end, end)
-    room_for(<void **>&scratch.at_leaves, &scratch.at_leaves_room, scratch.at_leaves_length + 1, sizeof(AtLeaves))
-    scratch.at_leaves[scratch.at_leaves_length] = AtLeaves(k, side, slot - 1, fixed)
-    scratch.at_leaves_length += 1
-    return 0
+    return slot - 1
 
 
 cdef int compare_slots(const void *x, const void *y) noexcept nogil:
@@ -394,7 +402,8 @@ cdef int find_pivot(Tape *t, const Run *order, uint32_t k, Plan *plan) except -1
     cdef const Node *power
     cdef const Node *sum
     cdef const Node *first
-    cdef uint32_t e, d, z, n, i, found, target, part
+    cdef uint32_t e, d, z, n, i, found, target, part, matrix
+    cdef size_t use
     if k < 5 or order[k - 1].count != 1 or order[k - 1].first != probability.argument.pair.b or order[k - 2].count != 1:
         return False
     power = &t.node[order[k - 1].first]
@@ -434,37 +443,23 @@ cdef int find_pivot(Tape *t, const Run *order, uint32_t k, Plan *plan) except -1
         return False
     room_for(<void **>&plan.pivots, &plan.pivot_room, plan.pivot_count + 1, sizeof(Pivot))
     room_for(<void **>&scratch.rows, &scratch.row_room, plan.pivot_count + 1, sizeof(PivotRow))
+    matrix = slot_of(first.a, first.a + n * first.argument.pair.n)
     plan.pivots[plan.pivot_count] = Pivot(order[k].first, e)
-    scratch.rows[plan.pivot_count] = PivotRow(z, n, i, k - 5, n, 0, False)
+    scratch.rows[plan.pivot_count] = PivotRow(z, n, i, k - 5, n, matrix, False)
     plan.pivot_count += 1
     scratch.entry[k].alone = True
-    found = i
-    add_slot(k, SIDE_A, first.a, first.a + n * first.argument.pair.n, True)
-    scratch.at_leaves_length -= 1
-    target = scratch.at_leaves[scratch.at_leaves_length].slot
-    scratch.rows[plan.pivot_count - 1].slot = target
-    for i in range(found, k - 2, 3):
-        scratch.entry[i].pivot = <uint32_t>plan.pivot_count
-    i = <uint32_t>scratch.at_leaves_length
-    while i > 0 and scratch.at_leaves[i - 1].entry >= found:
-        i -= 1
-        scratch.at_leaves[i].slot = target
+    use = scratch.at_leaves_length
+    while use > 0 and scratch.at_leaves[use - 1].entry >= i:
+        use -= 1
+        scratch.at_leaves[use].slot = matrix
+    for part in range(i, k - 2, 3):
+        scratch.entry[part].pivot = <uint32_t>plan.pivot_count
     return True
 
 
-cdef bint is_row(Tape *t, uint32_t first, uint32_t n) noexcept:
+cdef inline bint is_row(Tape *t, uint32_t first, uint32_t n) noexcept:
     """Whether these nodes are of one op, operands each the same step further."""
-    cdef const Node *node = &t.node[first]
-    cdef uint64_t step[2]
-    cdef uint64_t next[2]
-    cdef uint32_t i
-    if n > 1:
-        node_step(step, node, node + 1)
-        for i in range(1, n):
-            node_step(next, node + i - 1, node + i)
-            if node[i].op != node.op or next[0] != step[0] or next[1] != step[1]:
-                return False
-    return True
+    return n == 1 or count_alike(&t.node[first], n) == n
 
 
 # Computed nodes.
@@ -529,10 +524,10 @@ cdef inline uint32_t sides_of(Tape *t, const Run *run) noexcept:
 
 cdef inline void add_task(Tape *t, Plan *plan, const Run *run, uint32_t sides, bint alone) noexcept:
     """Add a task for an entry: to the last one, where the two are one run, unless one of them is to be alone."""
-    cdef Task *last = &plan.tasks[plan.length - 1]
+    cdef Task *last = plan.tasks + plan.length - 1 if plan.length > 0 else NULL
     if sides == 0:
         return
-    if plan.length > 0 and last.first == run.first + run.count and last.sides == sides and not (
+    if last != NULL and last.first == run.first + run.count and last.sides == sides and not (
             (alone or last.leaves) and not FAULT(b"schedule: users of pivots are alone")) and is_one_run(t, run, last):
         last.first = run.first
         last.count += run.count

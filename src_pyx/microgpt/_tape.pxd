@@ -133,8 +133,8 @@ cdef struct Past:                   # data of a leaf before it was set to anothe
     double data
     uint32_t older                  # the Past before this one, 0 for none
 
-cdef struct Logged:
-    uint32_t first                  # nodes [first, first + count), of one op, operands each the same step further
+cdef struct Run:
+    uint32_t first                  # nodes [first, first + count), of one op, operands each the same step further; or one node
     uint32_t count
 
 cdef struct Tape:
@@ -163,7 +163,7 @@ cdef struct Tape:
     size_t pool_top                 # first free word
     size_t pool_capacity
 
-    Logged *logged                  # runs that emitters put, in the order of their ids
+    Run *logged                     # runs that emitters put, in the order of their ids
     size_t logged_length
     size_t logged_capacity
     size_t logged_latest            # the one that was last asked for
@@ -225,6 +225,20 @@ cdef void release(Tape *t) noexcept
 cdef void each_node(PyObject *handle, Tape *t, Visit visit) noexcept
 cdef uint64_t new_stamp(Tape *t) except 0
 cdef void stamp_run(Tape *t, uint32_t start, uint32_t n, uint64_t stamp) noexcept nogil
+cdef inline size_t first_above(const Run *runs, size_t n, uint32_t id) noexcept nogil:
+    """Return the first of `n` runs, in the order of their ids, that ends above `id`; `n` if none does."""
+    cdef size_t low = 0
+    cdef size_t high = n
+    cdef size_t middle
+    while low < high:
+        middle = (low + high) // 2
+        if runs[middle].first + runs[middle].count <= id:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 cdef void log_run(Tape *t, uint32_t first, uint32_t count) noexcept
 cdef uint32_t logged_run(Tape *t, uint32_t id) noexcept nogil
 cdef int write_leaf(Tape *t, uint32_t leaf, double data) except -1

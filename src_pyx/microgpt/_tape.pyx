@@ -264,7 +264,7 @@ cdef void log_run(Tape *t, uint32_t first, uint32_t count) noexcept:
     """Note that these nodes, put last, are a run. Without memory for it nothing happens: then it is found."""
     cdef size_t capacity = max(2 * t.logged_capacity, <size_t>64)
     if t.logged_length == t.logged_capacity:
-        if not try_reallocate(<void **>&t.logged, capacity, sizeof(Logged)):
+        if not try_reallocate(<void **>&t.logged, capacity, sizeof(Run)):
             return
         t.logged_capacity = capacity
     t.logged[t.logged_length].first = first
@@ -274,20 +274,13 @@ cdef void log_run(Tape *t, uint32_t first, uint32_t count) noexcept:
 
 cdef uint32_t logged_run(Tape *t, uint32_t id) noexcept nogil:
     """Return how many nodes from `id` on are of one run that was noted, 0 if none."""
-    cdef size_t low = 0
-    cdef size_t high = t.logged_length
-    cdef size_t middle = t.logged_latest
-    while low < high:
-        if middle < low or middle >= high:
-            middle = (low + high) // 2
-        if id < t.logged[middle].first:
-            high = middle
-        elif id - t.logged[middle].first < t.logged[middle].count:
-            t.logged_latest = middle
-            return t.logged[middle].count - (id - t.logged[middle].first)
-        else:
-            low = middle + 1
-    return 0
+    cdef const Run *run = &t.logged[t.logged_latest]
+    if t.logged_latest >= t.logged_length or id < run.first or id - run.first >= run.count:
+        t.logged_latest = first_above(t.logged, t.logged_length, id)
+        run = &t.logged[t.logged_latest]
+        if t.logged_latest == t.logged_length or id < run.first:
+            return 0
+    return run.count - (id - run.first)
 
 
 cdef inline void forget_runs(Tape *t, uint32_t top) noexcept:

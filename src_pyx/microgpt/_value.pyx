@@ -115,9 +115,14 @@ cdef Spares spares
 cdef destructor general_dealloc = (<PyTypeObject *>Value).tp_dealloc     # Cython's: detaches too, and serves subclasses
 
 
+cdef inline Value unmade():
+    """As `new_value`, without a call."""
+    return <Value>take_spare(&spares) if spares.n > 0 else Value.__new__(Value)
+
+
 cdef Value new_value():
     """Return a Value of no node yet."""
-    return <Value>take_spare(&spares) if spares.n > 0 else Value.__new__(Value)
+    return unmade()
 
 
 cdef void end_value(PyObject *value) noexcept:
@@ -261,20 +266,25 @@ cdef dict written_on(uint32_t id):
 
 # The handle comes first, then room, then the value, then the node: whichever fails, nothing half-made stays.
 
+cdef inline void settle_node(Tape *t, Value value, uint32_t id) noexcept:
+    """Let the new `value` stand for the node just put, which inside no_grad() becomes a leaf."""
+    anchor_new(value, id)
+    if t.no_grad > 0:
+        cut_off(id, 1)
+
+
 cdef Value unary(uint8_t op, Value x):
-    cdef Value value = <Value>take_spare(&spares) if spares.n > 0 else new_value()
+    cdef Value value = unmade()
     cdef Tape *t = tape
     cdef uint32_t a
     reserve(t, 1)
     a = node(x)
-    anchor_new(value, put_constant(t, op, a, 0.0, evaluate(op, t.data[a], 0.0)))
-    if t.no_grad > 0:
-        cut_off(value.id, 1)
+    settle_node(t, value, put_constant(t, op, a, 0.0, evaluate(op, t.data[a], 0.0)))
     return value
 
 
 cdef Value constant(uint8_t op, Value x, double k):
-    cdef Value value = <Value>take_spare(&spares) if spares.n > 0 else new_value()
+    cdef Value value = unmade()
     cdef Tape *t = tape
     cdef uint32_t a
     cdef double z
@@ -286,14 +296,12 @@ cdef Value constant(uint8_t op, Value x, double k):
         z = t.data[a] * k
     else:
         z = evaluate(op, t.data[a], k)
-    anchor_new(value, put_constant(t, op, a, k, z))
-    if t.no_grad > 0:
-        cut_off(value.id, 1)
+    settle_node(t, value, put_constant(t, op, a, k, z))
     return value
 
 
 cdef Value binary(uint8_t op, Value x, Value y):
-    cdef Value value = <Value>take_spare(&spares) if spares.n > 0 else new_value()
+    cdef Value value = unmade()
     cdef Tape *t = tape
     cdef uint32_t a, b
     cdef double z
@@ -306,9 +314,7 @@ cdef Value binary(uint8_t op, Value x, Value y):
         z = t.data[a] * t.data[b]
     else:
         z = evaluate(op, t.data[a], t.data[b])
-    anchor_new(value, put_pair(t, op, a, b, 0, z))
-    if t.no_grad > 0:
-        cut_off(value.id, 1)
+    settle_node(t, value, put_pair(t, op, a, b, 0, z))
     return value
 
 
@@ -321,15 +327,13 @@ cdef int refuse_zero(double denominator) except -1:
 
 cdef Value reciprocal(Value x):
     """Return x**-1, by which a quotient is written."""
-    cdef Value value = <Value>take_spare(&spares) if spares.n > 0 else new_value()
+    cdef Value value = unmade()
     cdef Tape *t = tape
     cdef uint32_t a
     reserve(t, 1)
     a = node(x)
     refuse_zero(t.data[a])
-    anchor_new(value, put_constant(t, POW_CONSTANT, a, -1.0, pow_value(t.data[a], -1.0)))
-    if t.no_grad > 0:
-        cut_off(value.id, 1)
+    settle_node(t, value, put_constant(t, POW_CONSTANT, a, -1.0, pow_value(t.data[a], -1.0)))
     return value
 
 

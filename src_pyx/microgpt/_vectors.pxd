@@ -14,8 +14,8 @@ cdef extern from "kernels.h" nogil:
         double (*power)(double x, double k) noexcept nogil
         void (*products)(double *y, const double *w, const double *x, size_t rows, size_t n,
                          size_t count) noexcept nogil
-        void (*products_partials)(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows,
-                                  size_t n, size_t count) noexcept nogil
+        void (*dot_rows_partials)(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows,
+                                  size_t n) noexcept nogil
         void (*add_rows)(double *to, const double *x, const double *g, size_t step_i, size_t step_k, size_t count, size_t rows,
                          size_t n) noexcept nogil
         void (*add_row)(double *to, const double *x, const double *g, size_t rows, size_t n, size_t step) noexcept nogil

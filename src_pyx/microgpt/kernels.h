@@ -286,8 +286,7 @@ struct vectors {
     const char *name;
     double (*power)(double x, double k); /* pow(x, k), for k from -3 to 3 quickly */
     void (*products)(double *y, const double *w, const double *x, size_t rows, size_t n, size_t count);
-    void (*products_partials)(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows, size_t n,
-                              size_t count);
+    void (*dot_rows_partials)(double *gw, double *gx, const double *w, const double *x, const double *g, size_t rows, size_t n);
     void (*add_rows)(double *to, const double *from, const double *g, size_t step_i, size_t step_k, size_t count, size_t rows,
                      size_t n);
     void (*add_row)(double *to, const double *from, const double *g, size_t rows, size_t n, size_t step);

@@ -373,25 +373,6 @@ EACH void add_dots(double *RESTRICT to, const double *from, const double *g, siz
     }
 }
 
-/* The partials of `products`, those of the last vector first: gw[r] += x[p] * g[p][r], gx[p] += w[r] * g[p][r]. gw and gx do not
- * overlap. As many rows of the matrix at once as the first cache holds. */
-EACH void products_partials(double *RESTRICT gw, double *RESTRICT gx, const double *w, const double *x, const double *g,
-                            size_t rows, size_t n, size_t count, int wide)
-{
-    size_t some = n < 256 ? 2048 / n : 8, r = rows;
-    if (!wide || count == 1) {
-        for (; count > 0; count--)
-            dot_rows_partials(gw, gx + (count - 1) * n, w, x + (count - 1) * n, g + (count - 1) * rows, rows, n, wide);
-        return;
-    }
-    while (r > 0) {
-        some = some < r ? some : r;
-        r -= some;
-        add_rows(gx, w + r * n, g + r, rows, 1, count, some, n);
-        add_rows(gw + r * n, x, g + r, 1, rows, some, count, n);
-    }
-}
-
 /* pow(x, k): from the power as a sum of two doubles, high the one next to it. With the other one enlarged to half an ulp at a
  * tie's width, a sum that rounds to high is proof that the power is not near a tie. */
 EACH double power(double x, double k, int has_fma)
@@ -579,10 +560,10 @@ EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, c
     {                                                                                                                           \
         products(y, w, x, rows, n, count, wide);                                                                                \
     }                                                                                                                           \
-    target static void name##_products_partials(double *gw, double *gx, const double *w, const double *x, const double *g,      \
-                                                size_t rows, size_t n, size_t count)                                            \
+    target static void name##_dot_rows_partials(double *gw, double *gx, const double *w, const double *x, const double *g,      \
+                                                size_t rows, size_t n)                                                          \
     {                                                                                                                           \
-        products_partials(gw, gx, w, x, g, rows, n, count, wide);                                                               \
+        dot_rows_partials(gw, gx, w, x, g, rows, n, wide);                                                                      \
     }                                                                                                                           \
     target static void name##_add_rows(double *to, const double *from, const double *g, size_t step_i, size_t step_k,            \
                                        size_t count, size_t rows, size_t n)                                                     \
@@ -613,7 +594,7 @@ EACH void adam_run(double *data, double *grad, double *m, double *v, size_t n, c
     {                                                                                                                           \
         return power(x, k, has_fma);                                                                                            \
     }                                                                                                                           \
-    static const struct vectors name = {#name, name##_power, name##_products, name##_products_partials, name##_add_rows,        \
+    static const struct vectors name = {#name, name##_power, name##_products, name##_dot_rows_partials, name##_add_rows,        \
                                         name##_add_row, name##_add_outer, name##_add_dots, name##_find_huge, name##_adam_run};
 
 #if defined(__FP_FAST_FMA)
