@@ -7,7 +7,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from microgpt._matrix cimport Matrix
 from microgpt._runs cimport Operands, at
-from microgpt._tape cimport LEAF, MATRIX, Handle, new_stamp, references, stamp_run, tape
+from microgpt._tape cimport LEAF, MATRIX, Handle, new_stamp, op_at, references, stamp_run, tape
 from microgpt._value cimport value_of
 from microgpt._vector cimport Vector, elements
 from microgpt._vectors cimport adam, chosen
@@ -17,7 +17,7 @@ def check_leaves(Vector parameters not None):
     """Raise ValueError unless every parameter is a leaf."""
     cdef Operands x = elements(parameters, 0)
     for i in range(parameters.n):
-        if tape.node[at(x, i)].op != LEAF:
+        if op_at(tape, at(x, i)) != LEAF:
             raise ValueError(f"Adam can change leaves only, parameter {i} is computed")
 
 

@@ -16,7 +16,7 @@ from microgpt._runs cimport (
 from microgpt._tape cimport (
     ACOS, ADD_CONSTANT, ASIN, ATAN, ATAN2, ATAN2_CONSTANT, BLOCK_END, CONSTANT_ATAN2, COS, COSH, ERF, EXP, EXPM1, FLOOR, GELU,
     HYPOT, HYPOT_CONSTANT, LGAMMA, LOG, LOG1P, LOG2, LOG10, MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL,
-    MUL_CONSTANT, POW_CONSTANT, RELU, SIGMOID, SILU, SIN, SINH, SOFTPLUS, SQRT, STRIDED_WORDS, TANH, WHERE, Handle, anchor,
+    MUL_CONSTANT, POW_CONSTANT, RELU, SIGMOID, SILU, SIN, SINH, SOFTPLUS, SQRT, TANH, WHERE, Handle, anchor,
     put_pair, reserve, reserve_listed, tape
 )
 from microgpt._value cimport Value, as_number, binary, constant, new_value, number, unary
@@ -361,7 +361,7 @@ def cross_entropy(logits, target):
     i = checked_target(target, z.n)
     reserve(tape, 2 * <size_t>z.n + 5)
     anchor(result, put_cross_entropies(elements(z, 0), sets_of(z, z.n), &i))
-    finish(result.id, 1)
+    finish(result.id)
     return result
 
 
@@ -453,7 +453,7 @@ def attention(query, keys, values, n_head):
         reserve(tape, 6 * count_numbers(a.scores) + <size_t>a.n_head * a.count + q.n)
         list_positions(&a.keys, k, n)
         list_positions(&a.values, v, n)
-        reserve_listed(tape, q.n * ((STRIDED_WORDS if a.values.step else 2 * time) + BLOCK_END) + (
+        reserve_listed(tape, q.n * ((0 if a.values.step and a.n_head < n else 2 * time) + BLOCK_END) + (
             count_numbers(a.scores) * (2 * <size_t>(n // a.n_head) + BLOCK_END) if q.listed != NULL or any_listed(k) else 0))
         list_positions(&a.keys, k, n)
         list_positions(&a.values, v, n)

@@ -20,7 +20,7 @@ from microgpt._propagate cimport propagate_computed, propagate_leaves
 from microgpt._schedule cimport Plan, Task, schedule
 from microgpt._tape cimport (
     ADD, CUSTOM, LAST_BINARY, LAST_UNARY, LEAF, LIVE, MUL, NO_PARTIALS, SEEN, UNSEEN, Handle, Node, Run, Tape, has_changed,
-    references, tape
+    node_at, op_at, record_at, references, tape
 )
 
 import os
@@ -52,33 +52,34 @@ cdef extern from "kernels.h" nogil:
 cdef bint is_stale(Tape *t, uint32_t i) noexcept nogil:
     """Whether a leaf that node `i` needs for its partials was written after the node was made."""
     cdef uint32_t k
-    cdef uint8_t op = t.node[i].op
+    cdef Node node = node_at(t, i)
+    cdef uint8_t op = <uint8_t>node.op
     if op == LEAF or not reads_operands(op) or FAULT(b"backward: no leaf was changed"):
         return False
     if op <= LAST_UNARY:
-        return written_after(t, t.node[i].a, i)
+        return written_after(t, node.a, i)
     if op <= LAST_BINARY:
-        return written_after(t, t.node[i].a, i) or written_after(t, t.node[i].argument.pair.b, i)
-    for k in range(operands(t, i)):
-        if written_after(t, first(t, i, k), i) or written_after(t, second(t, i, k), i):
+        return written_after(t, node.a, i) or written_after(t, node.argument.pair.b, i)
+    for k in range(node.argument.pair.n):
+        if written_after(t, first(t, &node, k), i) or written_after(t, second(t, i, &node, k), i):
             return True
     return False
 
 
 cdef inline bint written_after(Tape *t, uint32_t child, uint32_t i) noexcept nogil:
-    return t.node[child].op == LEAF and has_changed(t, child, i)
+    return op_at(t, child) == LEAF and has_changed(t, child, i)
 
 
 cdef int refuse_stale(Tape *t, uint32_t i) except -1:
     """Raise if a partial of node `i` would be computed from a leaf that changed since."""
     if is_stale(t, i):
-        raise RuntimeError(f"a leaf used by `{name_of(t.node[i].op)}` was changed after it was used: compute the result again, "
+        raise RuntimeError(f"a leaf used by `{name_of(op_at(t, i))}` was changed after it was used: compute the result again, "
                            "then ask for its gradients")
     return 0
 
 
 cdef bint has_no_partials(Tape *t, uint32_t i) noexcept:
-    return t.node[i].op == CUSTOM and t.node[i].argument.pair.b == NO_PARTIALS
+    return record_at(t, i).op == CUSTOM and record_at(t, i).argument.pair.b == NO_PARTIALS
 
 
 cdef dict attributes_at(Tape *t, uint32_t i):
@@ -104,7 +105,7 @@ cdef int pass_on(Tape *t, uint32_t i) except -1:
     """Add partial * grad of node `i` to the grad of each of its operands."""
     refuse_stale(t, i)
     refuse_without_partials(t, i)
-    if t.node[i].op != LEAF:
+    if op_at(t, i) != LEAF:
         propagate(t, i, 0, operands(t, i))
     return 0
 
@@ -112,7 +113,7 @@ cdef int pass_on(Tape *t, uint32_t i) except -1:
 cdef void note_own(Tape *t, uint32_t i, bint own) noexcept:
     """Note that node `i` has a `_backward` of its own now, or none. A search may not be under way if it is a leaf."""
     t.own_backward |= own
-    if t.node[i].op == LEAF:
+    if op_at(t, i) == LEAF:
         t.own_leaves |= own
         if not FAULT(b"own: the search comes to leaves"):
             t.seen[i] = UNSEEN if own else SEEN     # as to a computed node
@@ -122,7 +123,7 @@ cdef bint has_own(Tape *t, const Run *run) noexcept:
     """Whether a node of the run may have its own `_backward`, or has no other."""
     cdef uint32_t i
     cdef PyObject *handle
-    if t.node[run.first].op == LEAF or has_no_partials(t, run.first):
+    if op_at(t, run.first) == LEAF or has_no_partials(t, run.first):
         return True
     for i in range(run.first, run.first + run.count):
         handle = t.handle[i]
@@ -161,13 +162,13 @@ cdef int propagate_own(Tape *t, Run run, uint32_t low, uint32_t high, set done) 
         if run.count > 1:
             high = operands(t, i)
         own = None
-        if t.node[i].op <= LAST_BINARY or high == operands(t, i) or FAULT(b"own: once for a sum in segments"):
+        if op_at(t, i) <= LAST_BINARY or high == operands(t, i) or FAULT(b"own: once for a sum in segments"):
             own = attributes_at(t, i).get("_backward")
         elif i in done:
             continue
         if own is None:
             refuse_without_partials(t, i)       # another one may have deleted it
-            if t.node[i].op != LEAF:
+            if op_at(t, i) != LEAF:
                 propagate(t, i, low, high)
         else:
             if low > 0:
@@ -225,7 +226,7 @@ cdef int propagate_all(Tape *t, uint32_t root, const Pass *this) except -1:
     cdef double *data
     cdef double *grad
     cdef const Run *order = this.order
-    cdef const Node *node
+    cdef Node node
     cdef bint own = t.own_backward
     cdef set done = set() if this.split else None
     refuse_any_stale(t, order, this.length)
@@ -260,7 +261,7 @@ cdef int propagate_all(Tape *t, uint32_t root, const Pass *this) except -1:
                 changes = refuse_changed(t, order, k, changes)
             continue
         i = order[k - 1].first
-        node = &t.node[i]
+        node = node_at(t, i)
         g = grad[i]
         if order[k - 1].count > 1:
             propagate_run(t, i, order[k - 1].count)
@@ -273,7 +274,7 @@ cdef int propagate_all(Tape *t, uint32_t root, const Pass *this) except -1:
         elif this.split:
             propagate(t, i, this.segment[k - 1].low, this.segment[k - 1].high)
         else:
-            propagate(t, i, 0, operands(t, i))
+            propagate(t, i, 0, node.argument.pair.n)
         k -= 1
     return 0
 

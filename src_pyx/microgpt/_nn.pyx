@@ -6,7 +6,7 @@ from libc.stdint cimport uint32_t
 
 from microgpt._matrix cimport Matrix
 from microgpt._runs cimport at
-from microgpt._tape cimport LEAF, RELU, anchor, tape
+from microgpt._tape cimport LEAF, RELU, anchor, op_at, tape
 from microgpt._value cimport Value, number, value_of
 from microgpt._vector cimport Vector, apply, elements
 
@@ -116,6 +116,6 @@ cdef bint is_row(Parts neuron, uint32_t first, uint32_t n) noexcept:
     for k in range(1, n):
         if weights[k - 1].ob_type != <PyTypeObject *>Value or (<Value>weights[k - 1]).id != first + k:
             return False
-        if tape.node[first + k].op != LEAF:     # it may have been computed with the bias
+        if op_at(tape, first + k) != LEAF:     # it may have been computed with the bias
             return False
     return True

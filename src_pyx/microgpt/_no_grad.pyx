@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport realloc
 
-from microgpt._tape cimport LEAF, SEEN, tape
+from microgpt._tape cimport make_leaves, tape
 
 cdef extern from "Python.h":
     ctypedef struct PyThreadState
@@ -14,7 +14,7 @@ cdef uint64_t *threads              # one for each no_grad() that was entered, t
 cdef size_t room
 
 
-cdef void cut_off(uint32_t start, uint32_t n) noexcept:
+cdef void cut_off(uint32_t start) noexcept:
     cdef uint64_t this = PyThreadState_GetID(PyThreadState_Get())
     cdef uint32_t i
     for i in range(tape.no_grad):
@@ -22,11 +22,7 @@ cdef void cut_off(uint32_t start, uint32_t n) noexcept:
             break
     else:
         return
-    for i in range(start, start + n):
-        tape.node[i].op = LEAF
-        tape.node[i].a = 0
-        tape.node[i].argument.stamp = 0
-        tape.seen[i] = SEEN
+    make_leaves(tape, start)
 
 
 cdef class no_grad:

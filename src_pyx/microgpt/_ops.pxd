@@ -13,7 +13,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, CONSTANT_POW, COS, CUSTOM, DOT, DOT_LISTED, DOT_STRIDED, EXP, FLOOR, LAST_BINARY, LAST_UNARY, LOG,
     MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, SUM,
-    SUM_LISTED, TANH, WHERE, Node, Tape, partials
+    SUM_LISTED, TANH, WHERE, Node, Tape, node_at, partials, record_at, stride_at
 )
 from microgpt._vectors cimport chosen
 
@@ -395,18 +395,19 @@ cdef inline bint reads_operands(uint8_t op) noexcept nogil:
 
 cdef inline void propagate(Tape *t, uint32_t i, uint32_t low, uint32_t high) noexcept nogil:
     """Add partial * grad of node `i` to the grad of each operand, of those numbered [low, high) where there are many."""
-    cdef uint8_t op = t.node[i].op
+    cdef Node node = node_at(t, i)
+    cdef uint8_t op = <uint8_t>node.op
     cdef double *data = t.data
     cdef double *grad = t.grad
     cdef double g = grad[i]
-    cdef uint32_t a = t.node[i].a
-    cdef uint32_t b, k
+    cdef uint32_t a = node.a
+    cdef uint32_t b, k, stride
     cdef uint32_t *listed
     cdef double *local_grad
     if op <= LAST_UNARY:
-        grad[a] += partial_a(op, data[a], t.node[i].argument.constant, data[i]) * g
+        grad[a] += partial_a(op, data[a], node.argument.constant, data[i]) * g
         return
-    b = t.node[i].argument.pair.b
+    b = node.argument.pair.b
     if op <= LAST_BINARY:
         grad[a] += partial_a(op, data[a], data[b], data[i]) * g
         grad[b] += partial_b(op, data[a], data[b], data[i]) * g
@@ -427,15 +428,13 @@ cdef inline void propagate(Tape *t, uint32_t i, uint32_t low, uint32_t high) noe
     elif op == DOT_LISTED:
         propagate_pairs(t, &t.pool[a], g, low, high)
     elif op == DOT_STRIDED:
-        listed = &t.pool[a]
+        stride = stride_at(t, i)
         for k in range(high, low, -1):
-            a = listed[0] + k - 1
-            b = listed[1] + (k - 1) * listed[2]
-            grad[a] += data[b] * g
-            grad[b] += data[a] * g
+            grad[a + k - 1] += data[b + (k - 1) * stride] * g
+            grad[b + (k - 1) * stride] += data[a + k - 1] * g
     elif op == CUSTOM:
         listed = &t.pool[a]
-        local_grad = partials(t, a, t.node[i].argument.pair.n)
+        local_grad = partials(t, a, node.argument.pair.n)
         for k in range(low, high):
             grad[listed[k]] += local_grad[k] * g
 
@@ -456,15 +455,16 @@ cdef inline void propagate_run(Tape *t, uint32_t first, uint32_t n) noexcept nog
     """As `propagate`, for the nodes [first, first + n) from the last to the first: n >= 2, of one op, their operands
     each the same step further.
     """
-    cdef const Node *node = &t.node[first]
-    cdef uint8_t op = node.op
+    cdef Node node = node_at(t, first)
+    cdef Node second = node_at(t, first + 1)
+    cdef uint8_t op = <uint8_t>node.op
     cdef double *data = t.data
     cdef double *grad = t.grad
     cdef const double *g = &t.grad[first]
     cdef uint32_t a = node.a
     cdef uint32_t b = node.argument.pair.b
-    cdef uint32_t step_a = node[1].a - a
-    cdef uint32_t step_b = node[1].argument.pair.b - b
+    cdef uint32_t step_a = second.a - a
+    cdef uint32_t step_b = second.argument.pair.b - b
     cdef uint32_t length = node.argument.pair.n
     cdef double k = node.argument.constant
     cdef double total, local_grad
@@ -482,7 +482,7 @@ cdef inline void propagate_run(Tape *t, uint32_t first, uint32_t n) noexcept nog
             return
     elif op == DOT_LISTED:
         for i in range(n, 0, -1):
-            propagate_pairs(t, &t.pool[node[i - 1].a], g[i - 1], 0, length)
+            propagate_pairs(t, &t.pool[record_at(t, first + i - 1).a], g[i - 1], 0, length)
         return
     elif op <= LAST_UNARY:
         if step_a == 1:

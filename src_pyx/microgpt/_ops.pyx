@@ -2,7 +2,8 @@
 
 from microgpt._tape cimport (
     ACOS, ASIN, ATAN, ATAN2, ATAN2_CONSTANT, CONSTANT_ATAN2, COSH, CUSTOM, DOT, DOT_LISTED, DOT_STRIDED, ERF, EXPM1, FLOOR, GELU,
-    LAST_BINARY, LAST_UNARY, LEAF, LGAMMA, LOG1P, LOG2, LOG10, SILU, SINH, SOFTPLUS, SUM, SUM_LISTED, WHERE, Tape, partials
+    LAST_BINARY, LAST_UNARY, LEAF, LGAMMA, LOG1P, LOG2, LOG10, SILU, SINH, SOFTPLUS, SUM, SUM_LISTED, WHERE, Node, Tape, node_at,
+    partials, stride_at
 )
 
 from math import hypot, lgamma
@@ -164,40 +165,40 @@ cdef double rare_partial_b(uint8_t op, double x, double y, double result) noexce
 
 cdef uint32_t operand_count(Tape *t, uint32_t i) noexcept:
     """Return the number of operands of node `i`."""
-    cdef uint8_t op = t.node[i].op
-    if op <= LAST_BINARY:
-        return 0 if op == LEAF else 1 if op <= LAST_UNARY else 2
-    if op == DOT or op == DOT_LISTED or op == DOT_STRIDED:
-        return 2 * t.node[i].argument.pair.n
-    return t.node[i].argument.pair.n
+    cdef Node node = node_at(t, i)
+    if node.op <= LAST_BINARY:
+        return 0 if node.op == LEAF else 1 if node.op <= LAST_UNARY else 2
+    if node.op == DOT or node.op == DOT_LISTED or node.op == DOT_STRIDED:
+        return 2 * node.argument.pair.n
+    return node.argument.pair.n
 
 
 cdef uint32_t operand(Tape *t, uint32_t i, uint32_t k) noexcept:
     """Return the id of operand `k` of node `i`, in constructor order."""
-    cdef uint8_t op = t.node[i].op
-    cdef uint32_t a = t.node[i].a
-    if op <= LAST_BINARY:
-        return a if k == 0 else t.node[i].argument.pair.b
-    if op == SUM:
-        return a + k
-    if op == DOT:
-        return (t.node[i].argument.pair.b if k & 1 else a) + k // 2
-    if op == DOT_STRIDED:
-        return t.pool[a + 1] + k // 2 * t.pool[a + 2] if k & 1 else t.pool[a] + k // 2
-    return t.pool[a + k]
+    cdef Node node = node_at(t, i)
+    if node.op <= LAST_BINARY:
+        return node.a if k == 0 else node.argument.pair.b
+    if node.op == SUM:
+        return node.a + k
+    if node.op == DOT:
+        return (node.argument.pair.b if k & 1 else node.a) + k // 2
+    if node.op == DOT_STRIDED:
+        return node.argument.pair.b + k // 2 * stride_at(t, i) if k & 1 else node.a + k // 2
+    return t.pool[node.a + k]
 
 
 cdef double partial(Tape *t, uint32_t i, uint32_t k) noexcept:
     """Return the derivative of node `i` by its operand `k`."""
-    cdef uint8_t op = t.node[i].op
-    cdef uint32_t a = t.node[i].a
-    cdef uint32_t b = t.node[i].argument.pair.b
+    cdef Node node = node_at(t, i)
+    cdef uint8_t op = <uint8_t>node.op
+    cdef uint32_t a = node.a
+    cdef uint32_t b = node.argument.pair.b
     if op <= LAST_UNARY:
-        return partial_a(op, t.data[a], t.node[i].argument.constant, t.data[i])
+        return partial_a(op, t.data[a], node.argument.constant, t.data[i])
     if op <= LAST_BINARY:
         if k == 0:
             return partial_a(op, t.data[a], t.data[b], t.data[i])
         return partial_b(op, t.data[a], t.data[b], t.data[i])
     if op == CUSTOM:
-        return partials(t, a, t.node[i].argument.pair.n)[k]
+        return partials(t, a, node.argument.pair.n)[k]
     return 1.0 if op == SUM or op == SUM_LISTED else t.data[operand(t, i, k ^ 1)]

@@ -1,8 +1,8 @@
 # The order of the last search.
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint32_t
 
-from microgpt._tape cimport DOT, DOT_LISTED, DOT_STRIDED, SUM, Run, Tape
+from microgpt._tape cimport DOT, DOT_LISTED, DOT_STRIDED, SUM, Node, Run, Tape, record_at, stride_at
 
 cdef struct Step:
     uint32_t id                     # a node on the path from the root to where the search is
@@ -37,26 +37,22 @@ cdef void free_large() noexcept
 
 cdef inline uint32_t operands(Tape *t, uint32_t i) noexcept nogil:
     """Number of operands of a sum (or custom node), or of pairs of operands of a dot."""
-    return t.node[i].argument.pair.n
+    return record_at(t, i).argument.pair.n
 
 
-cdef inline uint32_t first(Tape *t, uint32_t i, uint32_t k) noexcept nogil:
+cdef inline uint32_t first(Tape *t, const Node *node, uint32_t k) noexcept nogil:
     """The k-th operand of a sum (or custom node), or the first of the k-th pair of a dot."""
-    cdef uint8_t op = t.node[i].op
-    if op == SUM or op == DOT:
-        return t.node[i].a + k
-    if op == DOT_STRIDED:
-        return t.pool[t.node[i].a] + k
-    return t.pool[t.node[i].a + (2 * k if op == DOT_LISTED else k)]
+    if node.op == SUM or node.op == DOT or node.op == DOT_STRIDED:
+        return node.a + k
+    return t.pool[node.a + (2 * k if node.op == DOT_LISTED else k)]
 
 
-cdef inline uint32_t second(Tape *t, uint32_t i, uint32_t k) noexcept nogil:
-    """The second operand of the k-th pair of a dot; of a sum the same as the first."""
-    cdef uint8_t op = t.node[i].op
-    if op == DOT:
-        return t.node[i].argument.pair.b + k
-    if op == DOT_LISTED:
-        return t.pool[t.node[i].a + 2 * k + 1]
-    if op == DOT_STRIDED:
-        return t.pool[t.node[i].a + 1] + k * t.pool[t.node[i].a + 2]
-    return first(t, i, k)
+cdef inline uint32_t second(Tape *t, uint32_t i, const Node *node, uint32_t k) noexcept nogil:
+    """The second operand of the k-th pair of a dot, which is node `i`; of a sum the same as the first."""
+    if node.op == DOT:
+        return node.argument.pair.b + k
+    if node.op == DOT_LISTED:
+        return t.pool[node.a + 2 * k + 1]
+    if node.op == DOT_STRIDED:
+        return node.argument.pair.b + k * stride_at(t, i)
+    return first(t, node, k)

@@ -21,8 +21,8 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from microgpt._tape cimport (
-    CUSTOM, DOT, DOT_LISTED, DOT_STRIDED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, SEEN, SUM, UNSEEN, Node, Run, Tape, logged_run,
-    reallocate
+    CUSTOM, DOT, DOT_LISTED, DOT_STRIDED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, RUN, SEEN, SUM, UNSEEN, Node, Run, Tape,
+    left_of_run, node_at, op_at, reallocate, record_at, stride_at
 )
 
 cdef extern from "kernels.h" nogil:
@@ -76,37 +76,30 @@ cdef inline void ascend(uint32_t low, uint32_t high, bint split) noexcept nogil:
     add_segment(path(search.depth).id, low, high, split)
 
 
-cdef inline uint32_t skip_seen(Tape *t, uint32_t i, uint32_t k) noexcept nogil:
+cdef inline uint32_t skip_seen(Tape *t, uint32_t i, const Node *node, uint32_t k) noexcept nogil:
     """Return the first operand (or pair) at or after `k` of node `i` that is not just SEEN, or their number."""
-    cdef uint8_t op = t.node[i].op
-    cdef uint32_t n = operands(t, i)
+    cdef uint32_t n = node.argument.pair.n
     cdef uint32_t unseen
-    cdef const uint32_t *block
-    if op == SUM:
-        return k + <uint32_t>count_marks(&t.seen[t.node[i].a + k], SEEN, n - k)
-    if op == DOT:   # first operands no further than seconds: else new seconds, met one by one, rescan all first ones each time
-        unseen = k + <uint32_t>count_marks(&t.seen[t.node[i].argument.pair.b + k], SEEN, n - k)
-        return min(unseen, k + <uint32_t>count_marks(&t.seen[t.node[i].a + k], SEEN, min(unseen + 1, n) - k))
-    if op == DOT_STRIDED:
-        block = &t.pool[t.node[i].a]
-        while k < n and t.seen[block[0] + k] == SEEN and t.seen[block[1] + k * block[2]] == SEEN:
-            k += 1
-        return k
-    while k < n and t.seen[first(t, i, k)] == SEEN and t.seen[second(t, i, k)] == SEEN:
+    if node.op == SUM:
+        return k + <uint32_t>count_marks(&t.seen[node.a + k], SEEN, n - k)
+    if node.op == DOT:  # first operands no further than seconds: else new seconds, met one by one, rescan all first ones each time
+        unseen = k + <uint32_t>count_marks(&t.seen[node.argument.pair.b + k], SEEN, n - k)
+        return min(unseen, k + <uint32_t>count_marks(&t.seen[node.a + k], SEEN, min(unseen + 1, n) - k))
+    while k < n and t.seen[first(t, node, k)] == SEEN and t.seen[second(t, i, node, k)] == SEEN:
         k += 1
     return k
 
 
 cdef inline bint descend(Tape *t, uint32_t id, bint split) noexcept nogil:
     """Go to node `id`. Return whether it went straight into the order, its operands being all SEEN."""
-    cdef const Node *node = &t.node[id]
+    cdef Node node = node_at(t, id)
     t.seen[id] = SEEN
     if node.op <= LAST_BINARY:
         if node.op == LEAF or (         # a leaf is come to only for its own `_backward`
                 t.seen[node.a] == SEEN and (node.op <= LAST_UNARY or t.seen[node.argument.pair.b] == SEEN)):
             add_segment(id, 0, 0, split)
             return True
-    elif skip_seen(t, id, 0) == node.argument.pair.n:
+    elif skip_seen(t, id, &node, 0) == node.argument.pair.n:
         add_segment(id, 0, node.argument.pair.n, split)
         return True
     path(search.depth).id = id
@@ -168,24 +161,22 @@ cdef bint note_use(Rows *rows, uint32_t level, uint32_t start, uint32_t end, uin
 
 cdef inline uint32_t alike(Tape *t, uint32_t id, uint32_t n) noexcept nogil:
     """Return how many of the `n` UNSEEN nodes from `id` on are of one op, each operand the same step further, all else equal."""
-    cdef const Node *node = &t.node[id]
-    cdef uint32_t logged
-    n = <uint32_t>count_marks(&t.seen[id], UNSEEN, n)
-    if n == 1:
+    cdef const Node *record = record_at(t, id)
+    n = min(<uint32_t>count_marks(&t.seen[id], UNSEEN, n), left_of_run(t, id) if record.op & RUN else t.record_top - t.record_of[id])
+    if n == 1 or record.op & RUN:
+        return n
+    # Nodes that were made one by one, whose records follow each other.
+    if record[1].argument.pair.n != record.argument.pair.n and not FAULT(b"alike: as many operands"):
         return 1
-    logged = logged_run(t, id)
-    if logged > 0:
-        return min(n, logged)
-    if node.op == DOT_STRIDED or (node[1].argument.pair.n != node.argument.pair.n and not FAULT(b"alike: as many operands")):
+    if record.op <= LAST_UNARY and record[1].argument.stamp != record.argument.stamp and not FAULT(b"alike: one constant"):
         return 1
-    if node.op <= LAST_UNARY and node[1].argument.stamp != node.argument.stamp and not FAULT(b"alike: one constant"):
-        return 1
-    return <uint32_t>count_alike(node, n)
+    return <uint32_t>count_alike(record, n)
 
 
 cdef bint take_level(Tape *t, Rows *rows, uint32_t id) noexcept nogil:
     """Add the row of UNSEEN nodes from `id` on, after the rows below it; fewer nodes of each if need be, two at least."""
-    cdef const Node *node = &t.node[id]
+    cdef Node node = node_at(t, id)
+    cdef Node next
     cdef uint32_t length = node.argument.pair.n
     cdef uint32_t level = rows.levels
     cdef uint32_t step_a, step_b
@@ -197,8 +188,9 @@ cdef bint take_level(Tape *t, Rows *rows, uint32_t id) noexcept nogil:
     rows.n = alike(t, id, rows.n)
     if rows.n < 2:
         return False
-    step_a = node[1].a - node.a
-    step_b = node[1].argument.pair.b - node.argument.pair.b
+    next = node_at(t, id + 1)
+    step_a = next.a - node.a
+    step_b = next.argument.pair.b - node.argument.pair.b
     if node.op <= LAST_BINARY:
         taken = use(t, rows, level, node.a, step_a) and (
             node.op <= LAST_UNARY or use(t, rows, level, node.argument.pair.b, step_b))
@@ -208,9 +200,9 @@ cdef bint take_level(Tape *t, Rows *rows, uint32_t id) noexcept nogil:
         taken = use_spans(t, rows, level, node.a, step_a, length) and (
             use_spans(t, rows, level, node.argument.pair.b, step_b, length))
     elif node.op == DOT_STRIDED:
-        taken = use_strided(t, rows, level, node)
+        taken = use_strided(t, rows, level, id)
     else:
-        taken = node.op == DOT_LISTED and 2 * length <= COLUMNS and use_columns(t, rows, level, node)
+        taken = node.op == DOT_LISTED and 2 * length <= COLUMNS and use_columns(t, rows, level, record_at(t, id))
     if not taken or rows.n < 2:
         return False
     rows.order[rows.ordered] = id
@@ -264,25 +256,26 @@ cdef bint use_spans(Tape *t, Rows *rows, uint32_t level, uint32_t start, uint32_
     return note_use(rows, level, start, start + (rows.n - 1) * step + length, step, False)
 
 
-cdef bint use_strided(Tape *t, Rows *rows, uint32_t level, const Node *node) noexcept nogil:
-    """As `use_spans`, for strided dots (of one run on the tape's log): the k-th pair of all of them are one weight and a row."""
-    cdef const uint32_t *block = &t.pool[node.a]
+cdef bint use_strided(Tape *t, Rows *rows, uint32_t level, uint32_t id) noexcept nogil:
+    """As `use_spans`, for strided dots: the k-th pair of all of them are one weight and a row."""
+    cdef Node node = node_at(t, id)
+    cdef uint32_t stride = stride_at(t, id)
     cdef uint32_t length = node.argument.pair.n
+    cdef uint32_t b = node.argument.pair.b
     cdef uint32_t k
-    if count_marks(&t.seen[block[0]], SEEN, length) != length or not note_use(
-            rows, level, block[0], block[0] + length, 0, False):
+    if count_marks(&t.seen[node.a], SEEN, length) != length or not note_use(rows, level, node.a, node.a + length, 0, False):
         return False
     for k in range(length):
-        if t.seen[block[1] + k * block[2]] == SEEN:
-            rows.n = <uint32_t>count_marks(&t.seen[block[1] + k * block[2]], SEEN, rows.n)
-        elif not use(t, rows, level, block[1] + k * block[2], 1):
+        if t.seen[b + k * stride] == SEEN:
+            rows.n = <uint32_t>count_marks(&t.seen[b + k * stride], SEEN, rows.n)
+        elif not use(t, rows, level, b + k * stride, 1):
             return False
     # Those that are SEEN may not be used elsewhere; what lies between them and the rows of others are looked at as well.
-    return note_use(rows, level, block[1], block[1] + (length - 1) * block[2] + rows.n, 1, False)
+    return note_use(rows, level, b, b + (length - 1) * stride + rows.n, 1, False)
 
 
 cdef bint use_columns(Tape *t, Rows *rows, uint32_t level, const Node *node) noexcept nogil:
-    """As `use`, for listed dots: their first operands, their second ones, and so on."""
+    """As `use`, for listed dots, whose records follow each other: their first operands, their second ones, and so on."""
     cdef uint32_t i, k, step
     cdef uint32_t *listed
     for k in range(2 * node.argument.pair.n):
@@ -299,8 +292,8 @@ cdef bint use_columns(Tape *t, Rows *rows, uint32_t level, const Node *node) noe
 
 cdef uint32_t siblings(Tape *t, uint32_t parent, uint32_t k, uint32_t child, Rows *rows) noexcept nogil:
     """Return how many operands of `parent` follow on `child`, of pair `k`, node after node, in a dot beside SEEN ones."""
-    cdef const Node *node = &t.node[parent]
-    cdef const uint32_t *block
+    cdef Node node = node_at(t, parent)
+    cdef uint32_t stride
     cdef uint32_t left = min(search.limit, node.argument.pair.n - k)
     cdef uint32_t other, i
     if node.op == SUM or (node.op == DOT and node.a == node.argument.pair.b):
@@ -312,14 +305,15 @@ cdef uint32_t siblings(Tape *t, uint32_t parent, uint32_t k, uint32_t child, Row
         note_use(rows, PARENT, other, other + left, 1, True)
         return left
     if node.op == DOT_STRIDED:
-        block = &t.pool[node.a]
-        if child != block[0] + k:
+        stride = stride_at(t, parent)
+        other = node.argument.pair.b + k * stride
+        if child != node.a + k:
             return 1
         for i in range(left):
-            if t.seen[block[1] + (k + i) * block[2]] != SEEN:
+            if t.seen[other + i * stride] != SEEN:
                 left = i
                 break
-        note_use(rows, PARENT, block[1] + k * block[2], block[1] + (k + left) * block[2], block[2], False)
+        note_use(rows, PARENT, other, other + left * stride, stride, False)
         return left
     return 1
 
@@ -383,22 +377,25 @@ cdef bint extend(Tape *t, Rows *rows) noexcept nogil:
 cdef inline bint goes_on(Tape *t, uint32_t id, uint32_t count) noexcept nogil:
     """Whether the run of nodes from `id` on goes on one that ends before it, of `count` nodes."""
     cdef uint32_t before = min(count, <uint32_t>2)      # two nodes on each side, where there are, tell
-    if logged_run(t, id) > 0 or logged_run(t, id - 1) > 0:      # rows that follow each other by chance stay rows
-        return logged_run(t, id - count) > count
-    return t.node[id].op <= DOT and count_alike(&t.node[id - before], before + 2) == before + 2
+    if (record_at(t, id).op | record_at(t, id - 1).op) & RUN:   # rows that follow each other by chance stay rows
+        return t.record_of[id] == t.record_of[id - count]
+    if record_at(t, id).op > DOT or t.record_top - t.record_of[id] < 2:
+        return False
+    return count_alike(record_at(t, id - before), before + 2) == before + 2
 
 
 cdef inline void mark(Tape *t, uint32_t i, uint32_t low, uint32_t high, uint8_t seen) noexcept nogil:
     """Mark the operands numbered [low, high) of a sum or dot."""
+    cdef Node node = node_at(t, i)
     cdef uint32_t k
-    if t.node[i].op <= DOT:
-        mark_run(t, t.node[i].a + low, high - low, seen)
-        if t.node[i].op == DOT:
-            mark_run(t, t.node[i].argument.pair.b + low, high - low, seen)
+    if node.op <= DOT:
+        mark_run(t, node.a + low, high - low, seen)
+        if node.op == DOT:
+            mark_run(t, node.argument.pair.b + low, high - low, seen)
         return
     for k in range(low, high):
-        t.seen[first(t, i, k)] = seen
-        t.seen[second(t, i, k)] = seen
+        t.seen[first(t, &node, k)] = seen
+        t.seen[second(t, i, &node, k)] = seen
 
 
 cdef void take_back(Tape *t) noexcept nogil:
@@ -418,7 +415,7 @@ cdef void take_back(Tape *t) noexcept nogil:
 cdef int visit(Tape *t, uint32_t root, bint split) except -1:
     """Fill `search.order` with the computed nodes that `root` reaches. Return 0 where sums must be split and are not, else 1."""
     cdef Step *step
-    cdef const Node *node
+    cdef Node node
     cdef uint32_t i, k, child, taken
     cdef uint8_t op
     cdef size_t turns = 0
@@ -435,8 +432,8 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
             PyErr_CheckSignals()
         step = path(search.depth - 1)
         i = step.id
-        node = &t.node[i]
-        op = node.op
+        node = node_at(t, i)
+        op = <uint8_t>node.op
         if op <= LAST_BINARY:
             child = node.a
             if t.seen[child] == UNSEEN and not descend(t, child, split):
@@ -451,8 +448,8 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
                     return False
             ascend(0, 0, split)
             continue
-        k = skip_seen(t, i, step.next)
-        if k == operands(t, i):
+        k = skip_seen(t, i, &node, step.next)
+        if k == node.argument.pair.n:
             if op == CUSTOM:
                 ascend(0, k, split)
             elif split:
@@ -461,9 +458,9 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
                 mark(t, i, 0, step.next, SEEN)
                 ascend(0, k, split)
             continue
-        child = first(t, i, k)
+        child = first(t, &node, k)
         if t.seen[child] == SEEN:
-            child = second(t, i, k)
+            child = second(t, i, &node, k)
         if t.seen[child] == OPEN and not FAULT(b"visit: operand of a sum is not OPEN"):
             return False
         if op != CUSTOM and k > step.next:
@@ -480,7 +477,7 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
         # is below it is below the others, too.
         if taken == search.limit:
             search.limit *= 2
-        elif k > 0 and taken + k < operands(t, i):
+        elif k > 0 and taken + k < node.argument.pair.n:
             search.limit = max(<uint32_t>LATER_TRY, 4 * taken)
     return True
 
@@ -491,7 +488,7 @@ cdef void forget(Tape *t) noexcept nogil:
     cdef uint32_t i
     for k in range(search.depth):
         i = path(k).id
-        if t.node[i].op > LAST_BINARY and t.node[i].op != CUSTOM:
+        if op_at(t, i) > LAST_BINARY and op_at(t, i) != CUSTOM:
             mark(t, i, 0, path(k).next, SEEN)
     for k in range(search.depth):
         t.seen[path(k).id] = UNSEEN

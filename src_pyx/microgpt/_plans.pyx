@@ -2,7 +2,7 @@
 
 A model in training makes graphs that differ in their numbers, and hardly in their shape: in the rows that are looked up, and in
 the targets. Where a graph is, node by node, like one before, but for its place on the tape, its plan is the same, and is not made
-again. The nodes of a run, which the tape's log tells, are one comparison. Plans that were not used for longest are dropped.
+again. The nodes of a run are one comparison. Plans that were not used for longest are dropped.
 """
 
 from libc.stdint cimport UINT32_MAX, UINT64_MAX, uint32_t, uint64_t
@@ -12,7 +12,8 @@ from libc.string cimport memcpy
 from microgpt._order cimport make_room, search
 from microgpt._schedule cimport BOTH, SIDE_A, SIDE_B, Pivot, PivotRow, Plan, Task, room_for, scratch
 from microgpt._tape cimport (
-    ADD_CONSTANT, DOT, DOT_STRIDED, LAST_BINARY, LAST_UNARY, LEAF, MUL, SUM, Node, Run, Tape, first_above, try_reallocate
+    ADD_CONSTANT, DOT, DOT_STRIDED, LAST_BINARY, LAST_UNARY, LEAF, MUL, RUN, SUM, Node, Run, Steps, Tape, first_above, node_at,
+    op_at, record_at, steps_of, try_reallocate
 )
 
 cdef extern from "kernels.h" nogil:
@@ -28,18 +29,18 @@ cdef enum:
 cdef enum:
     SAME_CONSTANT = 4               # of a Part: its number is that of the part before
     ANY_OPERAND = 8                 # its first operand is one of a row of nodes, whichever
+    MOVES_A = 16                    # first operands are not below the lowest node: `a` is their distance from that
+    MOVES_B = 32                    # so are second ones, and `b`
 
-cdef struct Part:                   # a run of the tape's log, or a node; ids at or above the lowest node are distances from that
-    uint32_t count
-    uint32_t op
-    uint32_t a                      # operands of the first one, as in a Node or in its block
+cdef struct Part:                   # what a record says
+    uint32_t count                  # of nodes
+    uint32_t op                     # as in the record
+    uint32_t a                      # operands of the first one
     uint32_t b
-    uint32_t n                      # as in a Node; of a strided dot the step; with ANY_OPERAND the length of the row
-    uint32_t step_a                 # from one node to the next
+    uint32_t n                      # as in a Node; with ANY_OPERAND the length of the row
+    uint32_t step_a                 # as in Steps
     uint32_t step_b
-    uint32_t moves_a                # UINT32_MAX if the operands are above the lowest node, else 0
-    uint32_t moves_b
-    uint32_t any                    # sides where any leaves do, SAME_CONSTANT, ANY_OPERAND
+    uint32_t flags                  # sides where any leaves do, and those above
 
 cdef struct Kept:                   # owner of its arrays
     uint64_t key
@@ -68,10 +69,10 @@ cdef size_t reused = 0              # nodes, ever
 cdef uint64_t key_of(Tape *t, uint32_t root) noexcept nogil:
     """What graphs of one shape have in common, and others mostly have not: the last two nodes."""
     cdef uint64_t key = 0
-    cdef const Node *node
+    cdef Node node
     cdef uint32_t k
     for k in range(2):
-        node = &t.node[root - k]
+        node = node_at(t, root - k)
         key = key * 31 + node.op
         if node.op != LEAF:
             key = key * 31 + (root - node.a if node.op <= DOT else 0)
@@ -126,52 +127,39 @@ cdef bint is_like(Tape *t, Kept *kept, uint32_t low) noexcept nogil:
     """Whether the nodes from `low` on are those of a kept plan."""
     cdef const Part *part = kept.part
     cdef const Part *end = part + kept.length
-    cdef size_t next = first_above(t.logged, t.logged_length, low)
+    cdef const Node *record = record_at(t, low)
     cdef uint32_t id = low
-    cdef const Node *node
     if kept.outside >= low:
         return False
     while part < end:
-        node = &t.node[id]
-        if node.op != part.op:
-            return False
-        if next < t.logged_length and t.logged[next].first <= id:
-            if t.logged[next].first != id or t.logged[next].count != part.count:
-                return False
-            next += 1
-        elif part.count != 1:
-            return False
-        if part.op != LEAF and not is_part(t, kept, part, id, low):
+        if record.op != part.op or (part.op != LEAF and not is_part(t, kept, part, record, id, low)):
             return False
         id += part.count
+        record += 2 if part.op & RUN else 1
         part += 1
     kept.sure = kept.sure or are_still_leaves(t, kept)
     return kept.sure
 
 
-cdef inline bint is_part(Tape *t, const Kept *kept, const Part *part, uint32_t id, uint32_t low) noexcept nogil:
-    cdef const Node *node = &t.node[id]
-    cdef const uint32_t *block
-    cdef uint32_t a = part.a + (low & part.moves_a)
-    cdef uint32_t b = part.b + (low & part.moves_b)
-    if part.op == DOT_STRIDED:
-        block = &t.pool[node.a]
-        return block[0] == a and block[1] == b and block[2] == part.step_b and node.argument.pair.n == part.n
-    if part.any & ANY_OPERAND:
-        return node.a - a < part.n and node.argument.pair.b == b
-    if not is_free(t, kept, node.a, part.count, low) if part.any & SIDE_A else node.a != a:
+cdef inline bint is_part(Tape *t, const Kept *kept, const Part *part, const Node *record, uint32_t id, uint32_t low) noexcept nogil:
+    cdef const Steps *steps = steps_of(record)
+    cdef uint32_t op = part.op & ~<uint32_t>RUN
+    cdef uint32_t a = part.a + (low if part.flags & MOVES_A else 0)
+    cdef uint32_t b = part.b + (low if part.flags & MOVES_B else 0)
+    if part.op & RUN and (
+            steps.first != id or steps.count != part.count or steps.step_a != part.step_a or steps.step_b != part.step_b):
         return False
-    if part.count > 1 and (node[1].a - node.a != part.step_a):
+    if part.flags & ANY_OPERAND:
+        return record.a - a < part.n and record.argument.pair.b == b
+    if not is_free(t, kept, record.a, part.count, low) if part.flags & SIDE_A else record.a != a:
         return False
-    if part.op <= LAST_UNARY:
-        return not part.any & SAME_CONSTANT or node.argument.stamp == node[-1].argument.stamp or (
+    if op <= LAST_UNARY:
+        return not part.flags & SAME_CONSTANT or record.argument.stamp == record_at(t, id - 1).argument.stamp or (
             FAULT(b"plans: one constant"))
-    if part.op != SUM:
-        if not is_free(t, kept, node.argument.pair.b, part.count, low) if part.any & SIDE_B else node.argument.pair.b != b:
+    if op != SUM:
+        if not is_free(t, kept, record.argument.pair.b, part.count, low) if part.flags & SIDE_B else record.argument.pair.b != b:
             return False
-        if part.count > 1 and node[1].argument.pair.b - node.argument.pair.b != part.step_b:
-            return False
-    return part.op <= LAST_BINARY or node.argument.pair.n == part.n
+    return op <= LAST_BINARY or record.argument.pair.n == part.n
 
 
 cdef bint is_free(Tape *t, const Kept *kept, uint32_t start, uint32_t n, uint32_t low) noexcept nogil:
@@ -181,7 +169,7 @@ cdef bint is_free(Tape *t, const Kept *kept, uint32_t start, uint32_t n, uint32_
     if start + n > low:
         return False
     for i in range(start, start + n):
-        if t.node[i].op != LEAF and not FAULT(b"plans: any leaves are leaves"):
+        if op_at(t, i) != LEAF and not FAULT(b"plans: any leaves are leaves"):
             return False
     above = first_above(kept.spans, kept.span_count, start)
     return above == kept.span_count or kept.spans[above].first >= start + n or (
@@ -207,7 +195,7 @@ cdef bint are_still_leaves(Tape *t, const Kept *kept) noexcept nogil:
     cdef uint32_t id
     for i in range(kept.span_count):
         for id in range(kept.spans[i].first, min(kept.spans[i].first + kept.spans[i].count, kept.outside + 1)):
-            if t.node[id].op != LEAF and not FAULT(b"plans: leaves are still leaves"):
+            if op_at(t, id) != LEAF and not FAULT(b"plans: leaves are still leaves"):
                 return False
     return True
 
@@ -287,29 +275,23 @@ cdef void keep_plan(Tape *t, uint32_t root, const Run *order, size_t length, con
 
 
 cdef bint describe(Tape *t, Kept *kept, uint32_t root) noexcept:
-    """Write the parts, from the lowest node to the root."""
+    """Write the parts, from the lowest node to the root. False if no plan with them can be kept."""
     cdef uint32_t low = scratch.low
     cdef uint32_t id = low
-    cdef size_t next = first_above(t.logged, t.logged_length, low)
-    cdef size_t room = 0
-    cdef Part *part
+    cdef const Node *record = record_at(t, low)
     kept.size = root - low
+    kept.part = <Part *>malloc((t.record_of[root] - t.record_of[low] + <size_t>1) * sizeof(Part))
+    if kept.part == NULL:
+        return False
     while id <= root:
-        if kept.length == room:
-            room = 2 * room + 256
-            if not try_reallocate(<void **>&kept.part, room, sizeof(Part)):
-                return False
-        part = &kept.part[kept.length]
-        kept.length += 1
-        part.count = 1
-        if next < t.logged_length and t.logged[next].first <= id:
-            if t.logged[next].first != id or id + t.logged[next].count > root + 1:
-                return False
-            part.count = t.logged[next].count
-            next += 1
-        if not describe_part(t, part, id):
+        if not describe_part(t, &kept.part[kept.length], record, id):
             return False
-        id += part.count
+        id += kept.part[kept.length].count
+        kept.length += 1
+        record += 2 if record.op & RUN else 1
+    if id != root + 1:
+        return False
+    try_reallocate(<void **>&kept.part, kept.length, sizeof(Part))      # to fewer
     kept.bytes = sizeof(Kept) + kept.length * sizeof(Part)
     return list_spans(kept)
 
@@ -319,75 +301,76 @@ cdef bint list_spans(Kept *kept) noexcept:
     cdef size_t i
     cdef size_t count = 0
     cdef const Part *part
+    cdef uint32_t op
     cdef Run *spans = <Run *>malloc((2 * kept.length + 1) * sizeof(Run))
     kept.spans = spans
     if spans == NULL:
         return False
     for i in range(kept.length):
         part = &kept.part[i]
-        if part.op == LEAF:
+        op = part.op & ~<uint32_t>RUN
+        if op == LEAF:
             continue
-        if not part.moves_a and not part.any & SIDE_A:
+        if not part.flags & (MOVES_A | SIDE_A):
             count += add_span(&spans[count], part.a, part.step_a, part)
-        if part.op > LAST_UNARY and part.op != SUM and not part.moves_b and not part.any & SIDE_B:
+        if op > LAST_UNARY and op != SUM and not part.flags & (MOVES_B | SIDE_B):
             count += add_span(&spans[count], part.b, part.step_b, part)
     kept.span_count = join_runs(spans, count)
     if count > 0:
         kept.outside = spans[kept.span_count - 1].first + spans[kept.span_count - 1].count - 1
-    kept.bytes += (2 * kept.length + 1) * sizeof(Run)
+    try_reallocate(<void **>&kept.spans, kept.span_count + 1, sizeof(Run))
+    kept.bytes += (kept.span_count + 1) * sizeof(Run)
     return True
 
 
 cdef inline size_t add_span(Run *span, uint32_t start, uint32_t step, const Part *part) noexcept:
     """Write the operands of a part on one side, which are below the graph. Return 1."""
     span.first = start
-    span.count = (part.count - 1) * step + (part.n if part.op > LAST_BINARY else 1)
+    span.count = (part.count - 1) * step + (part.n if part.op & ~<uint32_t>RUN > LAST_BINARY else 1)
     return 1
 
 
-cdef bint describe_part(Tape *t, Part *part, uint32_t id) noexcept:
+cdef bint describe_part(Tape *t, Part *part, const Node *record, uint32_t id) noexcept:
     """Write what makes the run or node at `id`. False if no plan with it can be kept."""
     cdef uint32_t low = scratch.low
-    cdef const Node *node = &t.node[id]
-    cdef const uint32_t *block
-    part.op = node.op
-    part.any = part.a = part.b = part.n = part.step_a = part.step_b = part.moves_a = part.moves_b = 0
-    if node.op == LEAF:
-        return part.count == 1
-    if node.op > DOT and node.op != DOT_STRIDED:
+    cdef uint32_t op = record.op & ~<uint32_t>RUN
+    cdef bint second = op > LAST_UNARY and op != SUM
+    part.op = record.op
+    part.count = 1
+    part.flags = part.a = part.b = part.n = part.step_a = part.step_b = 0
+    if record.op & RUN:
+        part.count = steps_of(record).count
+        part.step_a = steps_of(record).step_a
+        part.step_b = steps_of(record).step_b
+        if steps_of(record).first != id:
+            return False
+    if op == LEAF:
+        return True
+    if op > DOT and op != DOT_STRIDED:
         return False
-    if node.op == DOT_STRIDED:
-        block = &t.pool[node.a]
-        part.a, part.b, part.step_b = block[0], block[1], block[2]
-        part.n = node.argument.pair.n
-    else:
-        part.a = node.a
-        if node.op > LAST_UNARY:
-            part.b = node.argument.pair.b if node.op != SUM else 0
-            part.n = node.argument.pair.n
-        elif node.op != ADD_CONSTANT and id > low and node[-1].op == node.op and (
-                node[-1].argument.stamp == node.argument.stamp):
-            part.any = SAME_CONSTANT
-        if part.count > 1:
-            part.step_a = node[1].a - node.a
-            if node.op > LAST_UNARY and node.op != SUM:
-                part.step_b = node[1].argument.pair.b - node.argument.pair.b
-        part.any |= any_leaves(id, part.count)
-        if straddles(part.a, part.step_a, part) or (node.op > LAST_UNARY and node.op != SUM and straddles(
-                part.b, part.step_b, part)):
+    part.a = record.a
+    if op > LAST_UNARY:
+        part.b = record.argument.pair.b if second else 0
+        part.n = record.argument.pair.n
+    elif op != ADD_CONSTANT and id > low and op_at(t, id - 1) == op and (
+            record_at(t, id - 1).argument.stamp == record.argument.stamp):
+        part.flags = SAME_CONSTANT
+    if op != DOT_STRIDED:               # its operands are computed
+        part.flags |= any_leaves(id, part.count)
+        if straddles(part.a, part.step_a, part) or (second and straddles(part.b, part.step_b, part)):
             return False
     if part.a >= low:
         part.a -= low
-        part.moves_a = UINT32_MAX
-    if node.op > LAST_UNARY and node.op != SUM and part.b >= low:
+        part.flags |= MOVES_A
+    if second and part.b >= low:
         part.b -= low
-        part.moves_b = UINT32_MAX
+        part.flags |= MOVES_B
     return True
 
 
 cdef bint straddles(uint32_t start, uint32_t step, const Part *part) noexcept:
     """Whether of these operands some lie below the lowest node, and some do not."""
-    cdef uint32_t length = part.n if part.op > LAST_BINARY else 1
+    cdef uint32_t length = part.n if part.op & ~<uint32_t>RUN > LAST_BINARY else 1
     cdef uint64_t end = start + (part.count - 1) * <uint64_t>step + length
     return step > UINT32_MAX // 2 or (start < scratch.low and end > scratch.low)
 
@@ -439,6 +422,7 @@ cdef bint copy_plan(Kept *kept, const Run *order, size_t length, const Plan *pla
         return False
     memcpy(kept.runs, order, length * sizeof(Run))
     kept.run_count = join_runs(kept.runs, length)
+    try_reallocate(<void **>&kept.runs, kept.run_count, sizeof(Run))
     for i in range(kept.run_count):
         kept.runs[i].first -= low
     memcpy(kept.plan.tasks, plan.tasks, plan.length * sizeof(Task))
@@ -457,7 +441,7 @@ cdef bint copy_plan(Kept *kept, const Run *order, size_t length, const Plan *pla
     kept.plan.length = plan.length
     kept.plan.at_leaves = plan.at_leaves
     kept.plan.pivot_count = plan.pivot_count
-    kept.bytes += length * sizeof(Run) + plan.length * sizeof(Task) + plan.pivot_count * sizeof(Pivot)
+    kept.bytes += kept.run_count * sizeof(Run) + plan.length * sizeof(Task) + plan.pivot_count * sizeof(Pivot)
     return True
 
 
@@ -486,7 +470,7 @@ cdef bint let_any(Kept *kept, const Pivot *pivot, uint32_t n) noexcept:
         return False
     kept.part[i].a = pivot.row
     kept.part[i].n = n
-    kept.part[i].any = ANY_OPERAND
+    kept.part[i].flags = ANY_OPERAND | MOVES_A | (kept.part[i].flags & MOVES_B)
     return True
 
 

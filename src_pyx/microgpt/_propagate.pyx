@@ -8,14 +8,14 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt._ops cimport apart, partial_a, partial_b, propagate, propagate_run
 from microgpt._schedule cimport BOTH, PIVOT, SIDE_A, SIDE_B, Pivot
-from microgpt._tape cimport ADD, DOT, DOT_STRIDED, LAST_BINARY, LAST_UNARY, MUL, SUM, Node
+from microgpt._tape cimport ADD, DOT, DOT_STRIDED, LAST_BINARY, LAST_UNARY, MUL, SUM, Node, node_at, op_at, record_at, stride_at
 from microgpt._vectors cimport chosen
 
 cdef extern from "kernels.h" nogil:
     bint FAULT(const char *guard)
 
 
-cdef struct Dots:                   # of a task: node i has the dot of [a + i * step_a, ...) and [b + i * step_b, ...)
+cdef struct Dots:                   # of a task: node i is of [a + i * step_a, ...) and [b + i * step_b, ...)
     uint32_t a
     uint32_t b
     uint32_t step_a
@@ -24,16 +24,18 @@ cdef struct Dots:                   # of a task: node i has the dot of [a + i * 
 
 
 cdef inline Dots dots_of(Tape *t, const Task *task) noexcept nogil:
-    cdef const Node *node = &t.node[task.first]
+    cdef Node node = node_at(t, task.first)
+    cdef Node next
     cdef uint32_t b = node.argument.pair.b
     if task.count == 1:
         return Dots(node.a, b, node.argument.pair.n, 0, node.argument.pair.n)
-    return Dots(node.a, b, node[1].a - node.a, node[1].argument.pair.b - b, node.argument.pair.n)
+    next = node_at(t, task.first + 1)
+    return Dots(node.a, b, next.a - node.a, next.argument.pair.b - b, node.argument.pair.n)
 
 
 cdef size_t propagate_computed(Tape *t, const Task *task, size_t left, const Pivot *pivots, size_t *work) noexcept nogil:
     """Tasks at computed nodes."""
-    cdef uint8_t op = t.node[task.first].op
+    cdef uint8_t op = op_at(t, task.first)
     work[0] += task.count
     if task.sides & PIVOT:
         propagate_pivot(t, task, &pivots[task.leaves])
@@ -54,7 +56,7 @@ cdef inline void propagate_nodes(Tape *t, const Task *task) noexcept nogil:
     if task.count > 1:
         propagate_run(t, task.first, task.count)
     else:
-        propagate(t, task.first, 0, t.node[task.first].argument.pair.n)
+        propagate(t, task.first, 0, record_at(t, task.first).argument.pair.n)
 
 
 cdef size_t propagate_dots(Tape *t, const Task *task, size_t left, size_t *work) noexcept nogil:
@@ -94,9 +96,9 @@ cdef size_t propagate_dots(Tape *t, const Task *task, size_t left, size_t *work)
 
 cdef void propagate_pivot(Tape *t, const Task *task, const Pivot *pivot) noexcept nogil:
     """A product from the last row to the first, but for that of the pivot, which comes last."""
-    cdef const Node *node = &t.node[task.first]
+    cdef Node node = node_at(t, task.first)
     cdef uint32_t n = node.argument.pair.n
-    cdef uint32_t last = t.node[pivot.user].a - pivot.row
+    cdef uint32_t last = node_at(t, pivot.user).a - pivot.row
     cdef const double *w = &t.data[node.a]
     cdef const double *g = &t.grad[task.first]
     cdef double *to = &t.grad[node.argument.pair.b]
@@ -109,17 +111,16 @@ cdef size_t count_vectors(Tape *t, const Task *task, size_t left, const Dots *do
     """Return how many tasks are products of the same rows of a matrix, with vectors that follow each other, from the last to the
     first.
     """
-    cdef const Node *node
+    cdef Dots next
     cdef uint32_t n = dots.n
     cdef uint32_t b = dots.b
     cdef size_t count = 1
     while count < left:
-        node = &t.node[task[count].first]
-        if (task[count].count != task.count or task[count].sides != SIDE_B or node.op != DOT
-                or task[count].first + task.count != task[count - 1].first or node.a != dots.a
-                or node.argument.pair.n != n or node.argument.pair.b + n != b):
+        if (task[count].count != task.count or task[count].sides != SIDE_B or op_at(t, task[count].first) != DOT
+                or task[count].first + task.count != task[count - 1].first):
             break
-        if task.count > 1 and (node[1].a - node.a != n or node[1].argument.pair.b != node.argument.pair.b):
+        next = dots_of(t, &task[count])
+        if next.a != dots.a or next.n != n or next.b + n != b or next.step_a != n or next.step_b != 0:
             break
         if dots.b + n > task[count].first and not FAULT(b"products: operands are below all of them"):
             break
@@ -129,13 +130,15 @@ cdef size_t count_vectors(Tape *t, const Task *task, size_t left, const Dots *do
 
 
 cdef void propagate_strided(Tape *t, const Task *task) noexcept nogil:
-    cdef const Node *node = &t.node[task.first]
-    cdef const uint32_t *block = &t.pool[node.a]
+    cdef Node node = node_at(t, task.first)
+    cdef uint32_t a = node.a
+    cdef uint32_t b = node.argument.pair.b
+    cdef uint32_t stride = stride_at(t, task.first)
     cdef uint32_t length = node.argument.pair.n
     cdef uint32_t i
-    if 1 < task.count <= block[2]:      # the weights, computed after the values, are apart from these
-        chosen.add_dots(&t.grad[block[0]], &t.data[block[1]], &t.grad[task.first], length, task.count, block[2])
-        chosen.add_outer(&t.grad[block[1]], &t.grad[task.first], &t.data[block[0]], length, task.count, block[2])
+    if 1 < task.count <= stride:        # the weights, computed after the values, are apart from these
+        chosen.add_dots(&t.grad[a], &t.data[b], &t.grad[task.first], length, task.count, stride)
+        chosen.add_outer(&t.grad[b], &t.grad[task.first], &t.data[a], length, task.count, stride)
         return
     for i in range(task.count, 0, -1):
         propagate(t, task.first + i - 1, 0, length)
@@ -143,16 +146,16 @@ cdef void propagate_strided(Tape *t, const Task *task) noexcept nogil:
 
 cdef void propagate_side(Tape *t, const Task *task) noexcept nogil:
     """Of nodes with two operands or spans, one side."""
-    cdef const Node *node = &t.node[task.first]
+    cdef Dots dots = dots_of(t, task)
     cdef double *grad = t.grad
     cdef const double *data = t.data
     cdef bint first_side = task.sides == SIDE_A
-    cdef uint8_t op = node.op
+    cdef uint8_t op = op_at(t, task.first)
     cdef uint32_t i, k, a, b, to, other
     cdef double g
     for i in range(task.count, 0, -1):
-        a = node[i - 1].a
-        b = node[i - 1].argument.pair.b
+        a = dots.a + (i - 1) * dots.step_a
+        b = dots.b + (i - 1) * dots.step_b
         g = grad[task.first + i - 1]
         to = a if first_side else b
         other = b if first_side else a
@@ -161,7 +164,7 @@ cdef void propagate_side(Tape *t, const Task *task) noexcept nogil:
         elif op == MUL:
             grad[to] += data[other] * g
         elif op == DOT:
-            for k in range(node.argument.pair.n):
+            for k in range(dots.n):
                 grad[to + k] += data[other + k] * g
         elif first_side:
             grad[a] += partial_a(op, data[a], data[b], data[task.first + i - 1]) * g
@@ -171,7 +174,7 @@ cdef void propagate_side(Tape *t, const Task *task) noexcept nogil:
 
 cdef size_t propagate_leaves(Tape *t, const Task *task, size_t left, size_t *work) noexcept nogil:
     """Tasks at leaves, which are of one set for as long as these are."""
-    cdef uint8_t op = t.node[task.first].op
+    cdef uint8_t op = op_at(t, task.first)
     cdef Dots dots
     cdef size_t done
     if op == DOT and task.sides == SIDE_A:
@@ -210,7 +213,7 @@ cdef size_t whole_product(Tape *t, const Task *task, size_t left, Product *produ
     product.n = dots.n
     product.b = dots.b
     product.a = dots.a - task.first * dots.n        # modulo 2**32: of a node 0
-    while part < end and part.leaves == set and part.sides == SIDE_A and t.node[part.first].op == DOT:
+    while part < end and part.leaves == set and part.sides == SIDE_A and op_at(t, part.first) == DOT:
         dots = dots_of(t, part)
         if dots.b != product.b or dots.n != product.n or dots.step_b != 0 or dots.step_a != dots.n or (
                 dots.a - part.first * dots.n != product.a):
@@ -233,7 +236,7 @@ cdef size_t propagate_matrix(Tape *t, const Task *task, size_t left, size_t *wor
     cdef uint32_t vectors = 1
     if done == 0:
         return 0
-    while done < left and task[done].leaves == task.leaves and t.node[task[done].first].op == DOT and (
+    while done < left and task[done].leaves == task.leaves and op_at(t, task[done].first) == DOT and (
             task[done].sides == SIDE_A):
         parts = whole_product(t, task + done, left - done, &next)
         if parts == 0 or next.a != product.a or next.rows != product.rows or next.n != product.n or (

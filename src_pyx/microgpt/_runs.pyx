@@ -1,43 +1,57 @@
 """Emitters: one node for each element of a run, in loops that choose the op once."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt._ops cimport evaluate, exp_value
 from microgpt._tape cimport (
-    ADD, ADD_CONSTANT, DOT, DOT_LISTED, DOT_STRIDED, EXP, MUL, MUL_CONSTANT, RELU, STRIDED_WORDS, SUM, SUM_LISTED, Argument,
-    block_length, end_block, log_run, put_block, put_pair, tape
+    ADD, ADD_CONSTANT, DOT, DOT_LISTED, DOT_STRIDED, EXP, LAST_UNARY, MUL, MUL_CONSTANT, RELU, RUN, SUM, SUM_LISTED, Argument,
+    Node, Steps, put_block, put_pair, tape
 )
 from microgpt._vectors cimport chosen
 
 cdef extern from "kernels.h" nogil:
     void dot_rows(double *y, const double *w, const double *x, size_t rows, size_t n, size_t step)
-    void clear_run(double *grad, uint8_t *seen, size_t n)
+    void start_run(double *grad, uint8_t *seen, uint32_t *record_of, uint32_t record, size_t n)
     void relu_run(double *y, const double *x, size_t n)
-    uint64_t word(uint32_t first, uint32_t second)
-    void write_run(void *nodes, uint64_t head, uint64_t argument, uint64_t head_step, uint64_t argument_step, size_t n)
+
+
+cdef inline Argument pair(uint32_t b, uint32_t n) noexcept:
+    cdef Argument argument
+    argument.pair.b = b
+    argument.pair.n = n
+    return argument
 
 
 cdef uint32_t put_unary_run(uint8_t op, Operands x, uint32_t n) except 0:
     return put_constant_run(op, x, n, 0.0)
 
 
-cdef inline void put_run(uint8_t op, Operands x, uint64_t argument, uint64_t argument_step, uint32_t n) noexcept:
-    """Put `n` nodes whose data are written already, the arguments each a step further; the caller lists second operands."""
+cdef inline void add_run(uint8_t op, uint32_t a, uint32_t step_a, Argument argument, uint32_t step_b, uint32_t n) noexcept:
+    """Put `n` nodes, one at least, whose data are written already."""
     cdef uint32_t start = tape.top
-    cdef uint32_t i
-    write_run(&tape.node[start], word(op, x.start), argument, word(0, x.step), argument_step, n)
-    if x.listed != NULL:
-        for i in range(n):
-            tape.node[start + i].a = x.listed[i]
-        log_listed(start, x.listed, n)
-    elif n > 1:
-        log_run(tape, start, n)
-    clear_run(&tape.grad[start], &tape.seen[start], n)
+    cdef uint32_t r = tape.record_top
+    cdef Node *record = &tape.record[r]
+    record.op = op
+    record.a = a
+    record.argument = argument
+    if n > 1:
+        record.op |= RUN
+        (<Steps *>&record[1])[0] = Steps(start, n, step_a, step_b)
+    tape.record_top = r + (2 if n > 1 else 1)
+    start_run(&tape.grad[start], &tape.seen[start], &tape.record_of[start], r, n)
     tape.top = start + n
 
 
-cdef void log_listed(uint32_t start, const uint32_t *listed, uint32_t n) noexcept:
-    """Note the runs of nodes whose operands are listed: mostly rows of one length, some of which follow each other by chance."""
+cdef inline void put_run(uint8_t op, Operands x, Argument argument, uint32_t step_b, uint32_t n) noexcept:
+    """Put `n` nodes whose data are written already."""
+    if x.listed != NULL:
+        put_listed_run(op, x.listed, argument, step_b, n)
+    elif n > 0:
+        add_run(op, x.start, x.step, argument, step_b, n)
+
+
+cdef void put_listed_run(uint8_t op, const uint32_t *listed, Argument argument, uint32_t step_b, uint32_t n) noexcept:
+    """As `put_run`, where first operands are listed: mostly rows of one length, some of which follow each other by chance."""
     cdef uint32_t shortest = n
     cdef uint32_t first = 0
     cdef uint32_t i
@@ -48,8 +62,9 @@ cdef void log_listed(uint32_t start, const uint32_t *listed, uint32_t n) noexcep
     first = 0
     for i in range(1, n + 1):
         if i == n or listed[i] != listed[i - 1] + 1 or i - first == shortest:
-            if i - first > 1:
-                log_run(tape, start + first, i - first)
+            add_run(op, listed[first], 1, argument, step_b, i - first)
+            if op > LAST_UNARY:
+                argument.pair.b += (i - first) * step_b
             first = i
 
 
@@ -81,7 +96,7 @@ cdef uint32_t put_constant_run(uint8_t op, Operands x, uint32_t n, double k) exc
         for i in range(n):
             result[i] = evaluate(op, data[x.start + i], k)
     argument.constant = k
-    put_run(op, x, argument.stamp, 0, n)
+    put_run(op, x, argument, 0, n)
     return start
 
 
@@ -100,7 +115,7 @@ cdef uint32_t put_pair_run(uint8_t op, Operands x, Operands y, uint32_t n) excep
         for i in range(n):
             result[i] = evaluate(op, data[at(x, i)], data[at(y, i)])
     if y.listed == NULL:
-        put_run(op, x, word(y.start, 0), word(y.step, 0), n)
+        put_run(op, x, pair(y.start, 0), y.step, n)
         return start
     for i in range(n):
         put_pair(tape, op, at(x, i), y.listed[i], 0, result[i])
@@ -159,7 +174,7 @@ cdef uint32_t put_dots(Operands x, Operands y, uint32_t n, uint32_t count) noexc
         for k in range(i * n, (i + 1) * n):
             total += a[k] * b[k]
         tape.data[start + i] = total
-    put_run(DOT, Operands(x.start, n, NULL), word(y.start, n), word(n, 0), count)
+    put_run(DOT, Operands(x.start, n, NULL), pair(y.start, n), n, count)
     return start
 
 
@@ -173,24 +188,22 @@ cdef uint32_t put_scores(Operands x, const Positions *y, uint32_t first, uint32_
         return start
     b = y.at[0].start + first
     dot_rows(&tape.data[start], &tape.data[b], &tape.data[x.start], count, n, y.step)
-    put_run(DOT, same(x.start), word(b, n), word(y.step, 0), count)
+    put_run(DOT, same(x.start), pair(b, n), y.step, count)
     return start
 
 
 cdef uint32_t put_mixture(uint32_t weights, const Positions *y, uint32_t first, uint32_t n, uint32_t count) noexcept:
     """Weighted sums of the columns numbered [first, first + n) of the first `count` positions.
 
-    Room for listed dots: n * (2 * count + BLOCK_END) words, or n * (STRIDED_WORDS + BLOCK_END) where positions are a step apart.
+    Room for listed dots: n * (2 * count + BLOCK_END) words, where positions are not a step apart or `n` is 1.
     """
     cdef uint32_t start = tape.top
     cdef double *result = &tape.data[start]
     cdef const double *data = tape.data
     cdef const double *row
     cdef double weight
-    cdef uint32_t block = <uint32_t>tape.pool_top
-    cdef uint32_t *listed = &tape.pool[block]
-    cdef uint32_t length, j, k
-    if y.step == 0:
+    cdef uint32_t j, k
+    if y.step == 0 or n == 1:       # one node is no run
         for j in range(n):
             put_weighted_sum(weights, y, first + j, count)
         return start
@@ -199,15 +212,7 @@ cdef uint32_t put_mixture(uint32_t weights, const Positions *y, uint32_t first, 
         row = &data[y.at[k].start + first]
         for j in range(n):
             result[j] = (result[j] if k > 0 else 0.0) + weight * row[j]
-    length = <uint32_t>block_length(STRIDED_WORDS)
-    for j in range(n):
-        listed[0] = weights
-        listed[1] = y.at[0].start + first + j
-        listed[2] = y.step
-        end_block(listed, length, start + j)
-        listed += length
-    tape.pool_top += <size_t>n * length
-    put_run(DOT_STRIDED, Operands(block, length, NULL), word(0, count), 0, n)
+    add_run(DOT_STRIDED, weights, y.step, pair(y.at[0].start + first, count), 1, n)
     return start
 
 
@@ -236,5 +241,5 @@ cdef uint32_t put_products(uint32_t matrix, uint32_t rows, Operands x, uint32_t 
         return start
     chosen.products(&tape.data[start], &tape.data[matrix], &tape.data[x.start], rows, n, count)
     for k in range(count):
-        put_run(DOT, Operands(matrix, n, NULL), word(x.start + k * n, n), 0, rows)
+        put_run(DOT, Operands(matrix, n, NULL), pair(x.start + k * n, n), 0, rows)
     return start

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from microgpt._tape cimport LEAF, Run, Tape
+from microgpt._tape cimport LEAF, Run, Tape, op_at
 
 cdef enum:
     SIDE_A = 1                      # first operands, or those of the first span
@@ -92,4 +92,4 @@ cdef int room_for(void **array, size_t *room, size_t n, size_t size) except -1
 
 
 cdef inline bint is_leaf(Tape *t, uint32_t id) noexcept:
-    return id < scratch.low or t.node[id].op == LEAF
+    return id < scratch.low or op_at(t, id) == LEAF

@@ -15,14 +15,13 @@ from libc.string cimport memset
 
 from microgpt._order cimport search
 from microgpt._tape cimport (
-    ADD_CONSTANT, DOT, DOT_LISTED, DOT_STRIDED, EXP, LAST_BINARY, LAST_UNARY, LEAF, MUL, POW_CONSTANT, SUM, Node, Run, Tape,
-    reallocate
+    ADD_CONSTANT, DOT, DOT_LISTED, DOT_STRIDED, EXP, LAST_BINARY, LAST_UNARY, LEAF, MUL, POW_CONSTANT, RUN, SUM, Node, Run, Tape,
+    left_of_run, node_at, op_at, reallocate, record_at, stride_at
 )
 
 cdef extern from "kernels.h" nogil:
     bint FAULT(const char *guard)
     size_t count_alike(const void *nodes, size_t n)
-    void node_step(uint64_t *step, const void *before, const void *after)
     int highest_bit(uint64_t word)
     void PREFETCH(const void *p)
 
@@ -62,7 +61,7 @@ cdef int schedule(Tape *t, const Run *order, size_t length, Plan *plan) except -
     memset(scratch.entry_of, 0, (high - low + 1) * sizeof(uint32_t))
     clear_slots()
     for k in range(length):
-        PREFETCH(&t.node[order[min(k + AHEAD, length - 1)].first])
+        PREFETCH(record_at(t, order[min(k + AHEAD, length - 1)].first))
         if not add_entry(t, order, <uint32_t>k, plan):
             return False
     scratch.entry[length].first_edge = <uint32_t>scratch.edges
@@ -79,9 +78,9 @@ cdef int add_entry(Tape *t, const Run *order, uint32_t k, Plan *plan) except -1:
     Return 0 where some of the operands of one side are leaves, and some are not.
     """
     cdef const Run *run = &order[k]
-    cdef const Node *node = &t.node[run.first]
-    cdef uint32_t i, length, step_a = 0, step_b = 0
-    cdef const uint32_t *block
+    cdef Node node = node_at(t, run.first)
+    cdef Node next
+    cdef uint32_t i, length, stride, step_a = 0, step_b = 0
     scratch.entry[k].user = k
     scratch.entry[k].waits = scratch.entry[k].uses = 0
     scratch.entry[k].alone = False
@@ -95,8 +94,9 @@ cdef int add_entry(Tape *t, const Run *order, uint32_t k, Plan *plan) except -1:
     for i in range(run.first - scratch.low, run.first - scratch.low + run.count):
         scratch.entry_of[i] = k + 1
     if run.count > 1:
-        step_a = node[1].a - node.a
-        step_b = node[1].argument.pair.b - node.argument.pair.b
+        next = node_at(t, run.first + 1)
+        step_a = next.a - node.a
+        step_b = next.argument.pair.b - node.argument.pair.b
     length = node.argument.pair.n
     if node.op == LEAF:
         return False
@@ -111,15 +111,15 @@ cdef int add_entry(Tape *t, const Run *order, uint32_t k, Plan *plan) except -1:
         return add_side(t, order, k, SIDE_A, node.a, step_a, length, run.count) and (
             add_side(t, order, k, SIDE_B, node.argument.pair.b, step_b, length, run.count))
     if node.op == DOT_STRIDED:
-        block = &t.pool[node.a]
-        if not add_span(t, order, k, block[0], length):
+        stride = stride_at(t, run.first)
+        if not add_span(t, order, k, node.a, length):
             return False
         for i in range(length):
-            if not add_span(t, order, k, block[1] + i * block[2], run.count):
+            if not add_span(t, order, k, node.argument.pair.b + i * stride, run.count):
                 return False
         return True
     for i in range(run.count):
-        if not add_listed(t, order, k, &node[i]):
+        if not add_listed(t, order, k, record_at(t, run.first + i)):
             return False
     return True
 
@@ -147,7 +147,7 @@ cdef int add_side(Tape *t, const Run *order, uint32_t k, uint32_t side, uint32_t
             if not are_leaves(t, start + i * step, length if count > 1 else end - start):
                 return False
         end = end if count == 1 else start + (count - 1) * step + length
-        add_use(k, side, start, end, t.node[order[k].first].op > LAST_BINARY or end - start != order[k].count)
+        add_use(k, side, start, end, op_at(t, order[k].first) > LAST_BINARY or end - start != order[k].count)
         return True
     for i in range(count):
         if not add_span(t, order, k, start + i * step, length if count > 1 else end - start):
@@ -158,7 +158,7 @@ cdef int add_side(Tape *t, const Run *order, uint32_t k, uint32_t side, uint32_t
 cdef bint are_leaves(Tape *t, uint32_t start, uint32_t n) noexcept:
     cdef uint32_t i
     for i in range(max(start, scratch.low), start + n):
-        if t.node[i].op != LEAF:
+        if op_at(t, i) != LEAF:
             return False
     return True
 
@@ -370,8 +370,9 @@ cdef void note_other_matrices(Tape *t, const Plan *plan, uint32_t *first, uint32
 
 
 cdef inline bint have_one_matrix(Tape *t, const PivotRow *x, const PivotRow *y) noexcept:
-    return t.node[x.first].a == t.node[y.first].a and x.count == y.count and (
-        t.node[x.first].argument.pair.n == t.node[y.first].argument.pair.n)
+    cdef Node node = node_at(t, x.first)
+    cdef Node other = node_at(t, y.first)
+    return node.a == other.a and x.count == y.count and node.argument.pair.n == other.argument.pair.n
 
 
 cdef inline uint32_t shared_sets(size_t k) noexcept:
@@ -398,31 +399,33 @@ cdef int find_pivot(Tape *t, const Run *order, uint32_t k, Plan *plan) except -1
     turn. So the logit of the target is the first one of its row, whichever it is: what is below all of them gets its contribution
     last. A plan has a task for the whole row.
     """
-    cdef const Node *probability = &t.node[order[k].first]
-    cdef const Node *power
-    cdef const Node *sum
-    cdef const Node *first
+    cdef Node probability = node_at(t, order[k].first)
+    cdef Node power, sum, first, second
     cdef uint32_t e, d, z, n, i, found, target, part, matrix
     cdef size_t use
     if k < 5 or order[k - 1].count != 1 or order[k - 1].first != probability.argument.pair.b or order[k - 2].count != 1:
         return False
-    power = &t.node[order[k - 1].first]
-    if power.op != POW_CONSTANT or power.a != order[k - 2].first or t.node[power.a].op != SUM:
+    power = node_at(t, order[k - 1].first)
+    if power.op != POW_CONSTANT or power.a != order[k - 2].first or op_at(t, power.a) != SUM:
         return False
-    sum = &t.node[power.a]
+    sum = node_at(t, power.a)
     e, n = sum.a, sum.argument.pair.n
     target = probability.a - e
-    if target >= n or t.node[e].op != EXP:
+    if target >= n or op_at(t, e) != EXP:
         return False
-    d = t.node[e].a
-    if is_leaf(t, d) or t.node[d].op != ADD_CONSTANT:
+    d = node_at(t, e).a
+    if is_leaf(t, d) or op_at(t, d) != ADD_CONSTANT:
         return False
-    z = t.node[d].a
-    if is_leaf(t, z) or t.node[z].op != DOT or not is_leaf(t, t.node[z].a) or is_leaf(t, t.node[z].argument.pair.b):
+    z = node_at(t, d).a
+    if is_leaf(t, z) or op_at(t, z) != DOT:
         return False
-    first = &t.node[z]
-    if n > 1 and (first[1].a - first.a != first.argument.pair.n or first[1].argument.pair.b != first.argument.pair.b):
+    first = node_at(t, z)
+    if not is_leaf(t, first.a) or is_leaf(t, first.argument.pair.b):
         return False
+    if n > 1:
+        second = node_at(t, z + 1)
+        if second.a - first.a != first.argument.pair.n or second.argument.pair.b != first.argument.pair.b:
+            return False
     # The parts of the row, from the last one: the target's is the first.
     found = 0
     i = k - 2
@@ -459,7 +462,10 @@ cdef int find_pivot(Tape *t, const Run *order, uint32_t k, Plan *plan) except -1
 
 cdef inline bint is_row(Tape *t, uint32_t first, uint32_t n) noexcept:
     """Whether these nodes are of one op, operands each the same step further."""
-    return n == 1 or count_alike(&t.node[first], n) == n
+    cdef const Node *record = record_at(t, first)
+    if record.op & RUN:
+        return left_of_run(t, first) >= n
+    return n == 1 or (n <= t.record_top - t.record_of[first] and count_alike(record, n) == n)
 
 
 # Computed nodes.
@@ -512,7 +518,7 @@ cdef int list_computed(Tape *t, const Run *order, size_t length, uint32_t nodes,
 
 cdef inline uint32_t sides_of(Tape *t, const Run *run) noexcept:
     """Return which sides of an entry are computed nodes."""
-    cdef const Node *node = &t.node[run.first]
+    cdef Node node = node_at(t, run.first)
     cdef uint32_t sides
     if node.op > DOT:
         return BOTH
@@ -536,10 +542,10 @@ cdef inline void add_task(Tape *t, Plan *plan, const Run *run, uint32_t sides, b
     plan.length += 1
 
 
-cdef uint32_t highest_operand(Tape *t, const Node *node) noexcept:
+cdef uint32_t highest_operand(Tape *t, uint32_t id) noexcept:
     """Return the highest operand of a node whose op lists none one by one."""
+    cdef Node node = node_at(t, id)
     cdef uint32_t n = node.argument.pair.n
-    cdef const uint32_t *block
     if node.op <= LAST_UNARY:
         return node.a
     if node.op <= LAST_BINARY:
@@ -549,8 +555,7 @@ cdef uint32_t highest_operand(Tape *t, const Node *node) noexcept:
     if node.op == DOT:
         return max(node.a, node.argument.pair.b) + n - 1
     if node.op == DOT_STRIDED:
-        block = &t.pool[node.a]
-        return max(block[0] + n - 1, block[1] + (n - 1) * block[2])
+        return max(node.a + n - 1, node.argument.pair.b + (n - 1) * stride_at(t, id))
     return UINT32_MAX
 
 
@@ -558,39 +563,39 @@ cdef bint is_one_run(Tape *t, const Run *run, const Task *next) noexcept:
     """Whether the nodes of `run` and the task, which follow each other, are of one op, operands each the same step further, and
     below all of them.
     """
-    cdef const Node *node = &t.node[run.first]
-    cdef const Node *end = node + run.count
-    cdef const uint32_t *x
-    cdef const uint32_t *y
-    cdef uint64_t step[2]
-    cdef uint64_t other[2]
-    if node.op != end.op or not FAULT(b"schedule: operands are below all of a run") and (
+    cdef uint32_t end = run.first + run.count
+    cdef Node node = node_at(t, run.first)
+    cdef Node last = node_at(t, end - 1)
+    cdef Node first = node_at(t, end)
+    cdef uint32_t step_a = first.a - last.a
+    cdef uint32_t step_b = first.argument.pair.b - last.argument.pair.b
+    if node.op != first.op or not FAULT(b"schedule: operands are below all of a run") and (
             highest_operand(t, end) >= run.first or highest_operand(t, end + next.count - 1) >= run.first):
         return False
     if node.op == DOT_STRIDED:
-        x = &t.pool[end[-1].a]
-        y = &t.pool[end.a]
-        return x[0] == y[0] and x[1] + 1 == y[1] and x[2] == y[2] and end[-1].argument.pair.n == end.argument.pair.n
+        return step_a == 0 and step_b == 1 and stride_at(t, end - 1) == stride_at(t, end) and (
+            last.argument.pair.n == first.argument.pair.n)
     if node.op > DOT:
         return False
-    if end.a - end[-1].a > t.top or (node.op > LAST_UNARY and end.argument.pair.b - end[-1].argument.pair.b > t.top):
+    if step_a > t.top or (node.op > LAST_UNARY and step_b > t.top):
         return False                    # down the tape
-    node_step(step, end - 1, end)
     if node.op <= LAST_UNARY:
-        if step[1] != 0 and node.op != ADD_CONSTANT:
+        if node.op != ADD_CONSTANT and last.argument.stamp != first.argument.stamp:
             return False
-        step[1] = 0
-    elif node.argument.pair.n != end.argument.pair.n:
+    elif node.argument.pair.n != first.argument.pair.n:
         return False
-    if run.count > 1:
-        node_step(other, node, node + 1)
-        if step[0] != other[0] or (step[1] != other[1] and node.op != ADD_CONSTANT):
-            return False
-    if next.count > 1:
-        node_step(other, end, end + 1)
-        if step[0] != other[0] or (step[1] != other[1] and node.op != ADD_CONSTANT):
-            return False
-    return True
+    return (run.count == 1 or goes_by(t, run.first, step_a, step_b)) and (next.count == 1 or goes_by(t, end, step_a, step_b))
+
+
+cdef inline bint goes_by(Tape *t, uint32_t id, uint32_t step_a, uint32_t step_b) noexcept:
+    """Whether the operands of node `id` and of the one after it are that far from each other."""
+    cdef Node node = node_at(t, id)
+    cdef Node next = node_at(t, id + 1)
+    if next.a - node.a != step_a:
+        return False
+    if node.op <= LAST_UNARY:
+        return node.op == ADD_CONSTANT or node.argument.stamp == next.argument.stamp
+    return next.argument.pair.b - node.argument.pair.b == step_b
 
 
 def set_worth(nodes=64, nodes_of_an_entry=3):

@@ -1,5 +1,8 @@
 # The arena: every node of every graph, in parallel arrays indexed by a 32-bit id.
 # Children always have smaller ids than their parents.
+#
+# How a node was computed stands in a record: one for each node that Python made alone, one and its steps for a run, which are
+# nodes made at once by one op, operands each the same step further. `node_at` tells of any node what its record says of it.
 
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -97,7 +100,7 @@ cdef enum Op:
     DOT                 # [a, a + n) . [b, b + n)
     SUM_LISTED          # n operands in the pool block a
     DOT_LISTED          # n pairs of operands in the pool block a: w0, x0, w1, x1, ...
-    DOT_STRIDED         # pairs (x + k, y + k * step) for k < n, with x, y and step in the pool block a
+    DOT_STRIDED         # pairs (a + k, b + k * step_a) for k < n; always in a run, where step_a is that, and no step of a
     CUSTOM              # n operands in the pool block a, then their n partials as doubles
 
 cdef enum:
@@ -116,10 +119,19 @@ cdef union Argument:
     double constant                 # of an op with one operand and a number
     uint64_t stamp                  # of a leaf: when an optimizer last wrote it (new_stamp), 0 for never
 
-cdef struct Node:
+cdef enum:
+    RUN = 1 << 8                    # added to the op in the record of a run: its Steps follow
+
+cdef struct Node:                   # a record: of a node, or of the first one of a run
     uint32_t op                     # which Op made it
     uint32_t a                      # first operand, or start of the first span, or of a pool block; of a leaf, its last Past
     Argument argument               # what else the op needs
+
+cdef struct Steps:                  # the record after that of a run, as large as that
+    uint32_t first                  # id of the first node
+    uint32_t count                  # of nodes
+    uint32_t step_a                 # how much further the first operand (or span) of each node is than that of the one before
+    uint32_t step_b                 # and the second one
 
 cdef inline uint32_t listed_operands(const Node *node) noexcept nogil:
     """Number of operands of a node that stand in its pool block one by one."""
@@ -141,11 +153,16 @@ cdef struct Tape:
     double *data                    # the value
     double *grad                    # d(root)/d(node), summed over every use
     uint8_t *seen                   # UNSEEN, SEEN or OPEN; LIVE is added while collecting
-    Node *node                      # how it was computed
+    uint32_t *record_of             # number of its record
     PyObject **handle               # first of the live handles anchored at the node, borrowed, or NULL
     uint32_t top                    # first free id; nodes live in [1, top)
     uint32_t capacity               # ids that fit into the arrays
     uint32_t cleared                # the handles of [top, cleared) are NULL
+    uint32_t limit                  # up to this id, at most `cleared`, there is a record for each node
+
+    Node *record                    # how nodes were computed, in the order of their ids
+    uint32_t record_top             # first free record
+    uint32_t record_capacity
     uint32_t floor                  # what the last rewind left; the nodes from here on are young
     uint32_t young                  # handles anchored at young nodes
     uint32_t kept                   # KEPT Values
@@ -163,10 +180,6 @@ cdef struct Tape:
     size_t pool_top                 # first free word
     size_t pool_capacity
 
-    Run *logged                     # runs that emitters put, in the order of their ids
-    size_t logged_length
-    size_t logged_capacity
-    size_t logged_latest            # the one that was last asked for
     uint32_t least_top              # the nodes below have been the same since this was last raised (_plans.pyx)
 
     uint64_t *write_clock           # log of leaf writes: the stamp given out ...
@@ -186,6 +199,7 @@ cdef struct Tape:
     size_t past_capacity
 
     uint32_t fence                  # where AddressSanitizer has the arrays end
+    uint32_t record_fence           # and that of the records
     uint32_t no_grad                # contexts entered in which results are leaves (_no_grad.pyx)
     uint32_t fixed                  # passes and others that have ids in use: while there are any, no collection
     uint32_t peak                   # highest top of the last `rewinds` rewinds, to see whether the arrays are too large
@@ -219,12 +233,56 @@ cdef Tape *tape                     # the one of this process
 
 cdef int grow(Tape *t, size_t n) except -1
 cdef bint rewind(Tape *t) noexcept
+cdef void make_leaves(Tape *t, uint32_t start) noexcept
 cdef int grow_pool(Tape *t, size_t words) except -1
 cdef void collect(Tape *t) noexcept
 cdef void release(Tape *t) noexcept
 cdef void each_node(PyObject *handle, Tape *t, Visit visit) noexcept
 cdef uint64_t new_stamp(Tape *t) except 0
 cdef void stamp_run(Tape *t, uint32_t start, uint32_t n, uint64_t stamp) noexcept nogil
+
+
+cdef inline const Node *record_at(const Tape *t, uint32_t id) noexcept nogil:
+    """Return the record of a node, which may be that of a run."""
+    return &t.record[t.record_of[id]]
+
+
+cdef inline uint8_t op_at(const Tape *t, uint32_t id) noexcept nogil:
+    """Return the op of a node."""
+    return <uint8_t>record_at(t, id).op
+
+
+cdef inline const Steps *steps_of(const Node *record) noexcept nogil:
+    """Return the steps of a run."""
+    return <const Steps *>&record[1]
+
+
+cdef inline Node node_at(const Tape *t, uint32_t id) noexcept nogil:
+    """Return how a node was computed."""
+    cdef const Node *record = record_at(t, id)
+    cdef Node node = record[0]
+    cdef const Steps *steps
+    if node.op & RUN:
+        steps = steps_of(record)
+        node.op ^= RUN
+        if node.op != DOT_STRIDED:
+            node.a += (id - steps.first) * steps.step_a
+        if node.op > LAST_UNARY:
+            node.argument.pair.b += (id - steps.first) * steps.step_b
+    return node
+
+
+cdef inline uint32_t left_of_run(const Tape *t, uint32_t id) noexcept nogil:
+    """Return how many nodes from `id` on are of one run, 0 if it is in none."""
+    cdef const Node *record = record_at(t, id)
+    return steps_of(record).first + steps_of(record).count - id if record.op & RUN else 0
+
+
+cdef inline uint32_t stride_at(const Tape *t, uint32_t id) noexcept nogil:
+    """Return how far the second operands of a strided dot are from each other."""
+    return steps_of(record_at(t, id)).step_a
+
+
 cdef inline size_t first_above(const Run *runs, size_t n, uint32_t id) noexcept nogil:
     """Return the first of `n` runs, in the order of their ids, that ends above `id`; `n` if none does."""
     cdef size_t low = 0
@@ -239,8 +297,6 @@ cdef inline size_t first_above(const Run *runs, size_t n, uint32_t id) noexcept 
     return low
 
 
-cdef void log_run(Tape *t, uint32_t first, uint32_t count) noexcept
-cdef uint32_t logged_run(Tape *t, uint32_t id) noexcept nogil
 cdef int write_leaf(Tape *t, uint32_t leaf, double data) except -1
 cdef bint has_changed(Tape *t, uint32_t leaf, uint32_t since) noexcept nogil
 
@@ -317,21 +373,23 @@ cdef bint try_reallocate(void **array, size_t n, size_t size) noexcept
 cdef int reallocate(void **array, size_t n, size_t size) except -1
 
 
-cdef inline void fence(Tape *t, size_t end) noexcept nogil:
-    """Let AddressSanitizer report what is read or written from node `end` on."""
+cdef inline void fence(Tape *t, size_t end, size_t record_end) noexcept nogil:
+    """Let AddressSanitizer report what is read or written from these nodes and records on."""
     move_fence(t.data, t.fence, end)
     move_fence(t.grad, t.fence, end)
     move_fence(t.seen, t.fence, end)
-    move_fence(t.node, t.fence, end)
+    move_fence(t.record_of, t.fence, end)
+    move_fence(t.record, t.record_fence, record_end)
     t.fence = <uint32_t>end
+    t.record_fence = <uint32_t>record_end
 
 
 cdef inline int reserve(Tape *t, size_t n) except -1:
     """Make room for `n` nodes. It may collect: ids read before are void, an op reserves first, then reads its operands."""
-    if n > t.cleared - t.top:
+    if n > t.limit - t.top:
         grow(t, n)
     if FENCED:
-        fence(t, t.top + n)
+        fence(t, t.top + n, t.record_top + n)
     return 0
 
 
@@ -342,10 +400,6 @@ cdef enum:
 cdef inline size_t block_length(size_t words) noexcept nogil:
     """Length of a pool block with `words` words of content: two more end it, and it is even."""
     return words + (words & 1) + 2
-
-
-cdef enum:
-    STRIDED_WORDS = 3               # words of the block of a strided dot
 
 
 cdef inline size_t custom_words(uint32_t n) noexcept nogil:
@@ -383,32 +437,36 @@ cdef inline uint32_t put_block(Tape *t, size_t words) noexcept nogil:
     return <uint32_t>start
 
 
-cdef inline uint32_t put(Tape *t, uint8_t op, uint8_t seen, uint32_t a, double data) noexcept nogil:
-    """Write the next node into room reserved before; the caller sets its argument."""
+cdef inline uint32_t put(Tape *t, uint8_t op, uint8_t seen, uint32_t a, Argument argument, double data) noexcept nogil:
+    """Write the next node into room reserved before."""
     cdef uint32_t i = t.top
+    cdef uint32_t r = t.record_top
     t.data[i] = data
     t.grad[i] = 0.0
-    t.node[i].op = op
     t.seen[i] = seen
-    t.node[i].a = a
+    t.record_of[i] = r
+    t.record[r].op = op
+    t.record[r].a = a
+    t.record[r].argument = argument
+    t.record_top = r + 1
     t.top = i + 1
     return i
 
 
 cdef inline uint32_t put_leaf(Tape *t, double data) noexcept nogil:
-    cdef uint32_t i = put(t, LEAF, SEEN, 0, data)
-    t.node[i].argument.stamp = 0
-    return i
+    cdef Argument argument
+    argument.stamp = 0
+    return put(t, LEAF, SEEN, 0, argument, data)
 
 
 cdef inline uint32_t put_constant(Tape *t, uint8_t op, uint32_t a, double constant, double data) noexcept nogil:
-    cdef uint32_t i = put(t, op, UNSEEN, a, data)
-    t.node[i].argument.constant = constant
-    return i
+    cdef Argument argument
+    argument.constant = constant
+    return put(t, op, UNSEEN, a, argument, data)
 
 
 cdef inline uint32_t put_pair(Tape *t, uint8_t op, uint32_t a, uint32_t b, uint32_t n, double data) noexcept nogil:
-    cdef uint32_t i = put(t, op, UNSEEN, a, data)
-    t.node[i].argument.pair.b = b
-    t.node[i].argument.pair.n = n
-    return i
+    cdef Argument argument
+    argument.pair.b = b
+    argument.pair.n = n
+    return put(t, op, UNSEEN, a, argument, data)

@@ -10,7 +10,6 @@ cdef extern from "Python.h":
 
 cdef extern from "kernels.h" nogil:
     bint FAULT(const char *guard)
-    size_t count_alike(const void *node, size_t n)
 
 cdef enum:
     FIRST_CAPACITY = 1 << 12
@@ -53,47 +52,46 @@ cdef inline void mark_live(Tape *t, uint32_t start, uint32_t n) noexcept:
 
 
 cdef void mark_operands(Tape *t, uint32_t i) noexcept:
-    cdef uint8_t op = t.node[i].op
-    cdef uint32_t a = t.node[i].a
+    cdef Node node = node_at(t, i)
+    cdef uint32_t n = node.argument.pair.n
     cdef uint32_t k
-    if op == LEAF:
+    if node.op == LEAF:
         return
-    if op <= LAST_BINARY:
-        t.seen[a] |= LIVE
-        if op > LAST_UNARY:
-            t.seen[t.node[i].argument.pair.b] |= LIVE
-    elif op == SUM or op == DOT:
-        mark_live(t, a, t.node[i].argument.pair.n)
-        if op == DOT:
-            mark_live(t, t.node[i].argument.pair.b, t.node[i].argument.pair.n)
-    elif op == DOT_STRIDED:             # what lies between its operands stays, too, for they stay a step apart
-        mark_live(t, t.pool[a], t.node[i].argument.pair.n)
-        mark_live(t, t.pool[a + 1], (t.node[i].argument.pair.n - 1) * t.pool[a + 2] + 1)
+    if node.op <= LAST_BINARY:
+        t.seen[node.a] |= LIVE
+        if node.op > LAST_UNARY:
+            t.seen[node.argument.pair.b] |= LIVE
+    elif node.op == SUM or node.op == DOT:
+        mark_live(t, node.a, n)
+        if node.op == DOT:
+            mark_live(t, node.argument.pair.b, n)
+    elif node.op == DOT_STRIDED:        # what lies between its operands stays, too, for they stay a step apart
+        mark_live(t, node.a, n)
+        mark_live(t, node.argument.pair.b, (n - 1) * stride_at(t, i) + 1)
     else:
-        for k in range(0 if FAULT(b"collect: listed operands live") else listed_operands(&t.node[i])):
-            t.seen[t.pool[a + k]] |= LIVE
+        for k in range(0 if FAULT(b"collect: listed operands live") else listed_operands(&node)):
+            t.seen[t.pool[node.a + k]] |= LIVE
 
 
-cdef size_t move_operands(Tape *t, uint32_t i, const uint32_t *moved, size_t pool_top) noexcept:
-    """Give the operands of node `i` their new ids, and its pool block, if it has one, the place `pool_top`; return its end."""
-    cdef uint8_t op = t.node[i].op
-    cdef uint32_t a = t.node[i].a
-    cdef uint32_t n, k
-    cdef size_t length
-    if op == LEAF:
-        return pool_top
-    if op <= DOT:
-        t.node[i].a = moved[a]
-        if op > LAST_UNARY and op != SUM:
-            t.node[i].argument.pair.b = moved[t.node[i].argument.pair.b]
-        return pool_top
-    n = 2 if op == DOT_STRIDED else listed_operands(&t.node[i])     # ids in the block
-    length = block_length(STRIDED_WORDS if op == DOT_STRIDED else custom_words(n) if op == CUSTOM else n)
-    memmove(&t.pool[pool_top], &t.pool[a], length * sizeof(uint32_t))
+cdef void move_operands(Node *node, const uint32_t *moved) noexcept:
+    """Give the operands of a node that does not list them their new ids."""
+    if node.op == LEAF or node.op > DOT and node.op != DOT_STRIDED:
+        return
+    node.a = moved[node.a]
+    if node.op > LAST_UNARY and node.op != SUM:
+        node.argument.pair.b = moved[node.argument.pair.b]
+
+
+cdef size_t move_block(Tape *t, Node *node, uint32_t owner, const uint32_t *moved, size_t pool_top) noexcept:
+    """Move the pool block of a node that lists its operands to the place `pool_top`, with their new ids. Return its end."""
+    cdef uint32_t n = listed_operands(node)
+    cdef size_t length = block_length(custom_words(n) if node.op == CUSTOM else n)
+    cdef uint32_t k
+    memmove(&t.pool[pool_top], &t.pool[node.a], length * sizeof(uint32_t))
     for k in range(0 if FAULT(b"collect: listed operands move") else n):
         t.pool[pool_top + k] = moved[t.pool[pool_top + k]]
-    t.pool[pool_top + length - 2] = i
-    t.node[i].a = <uint32_t>pool_top
+    t.pool[pool_top + length - 2] = owner
+    node.a = <uint32_t>pool_top
     return pool_top + length
 
 
@@ -170,11 +168,32 @@ tape = &the_tape
 
 
 cdef int grow(Tape *t, size_t n) except -1:
-    """Make room for `n` more nodes, or clear the handles of those there is room for."""
+    """Make room for `n` more nodes, or clear the handles of those there is room for, and make room for their records."""
+    cdef size_t records
     if n > t.capacity - t.top:
         grow_arrays(t, n)
     clear_handles(t, n)
+    if n > t.record_capacity - t.record_top:
+        records = max(t.record_top + n, min(2 * <size_t>t.record_capacity, <size_t>t.capacity)) + FIRST_CAPACITY
+        if not resize_records(t, records):
+            raise MemoryError(f"no memory for {records} records of nodes")
+    set_limit(t)
     return 0
+
+
+cdef inline void set_limit(Tape *t) noexcept:
+    t.limit = <uint32_t>min(<size_t>t.cleared, t.top + <size_t>(t.record_capacity - t.record_top))
+
+
+cdef bint resize_records(Tape *t, size_t capacity) noexcept:
+    """Give the records room for `capacity`, not below `record_top`. Without memory return False, with every record still there."""
+    if FENCED:
+        fence(t, t.fence, t.record_capacity)
+    t.record_fence = t.record_capacity = <uint32_t>min(<size_t>t.record_capacity, capacity)
+    if capacity > UINT32_MAX or not try_reallocate(<void **>&t.record, capacity, sizeof(Node)):
+        return False
+    t.record_fence = t.record_capacity = <uint32_t>capacity
+    return True
 
 
 cdef int grow_arrays(Tape *t, size_t n) except -1:
@@ -208,13 +227,14 @@ cdef void clear_handles(Tape *t, size_t n) noexcept:
 cdef bint resize(Tape *t, size_t capacity) noexcept:
     """Give every array room for `capacity` nodes, not below `top`. Without memory return False, with every node still there."""
     if FENCED:
-        fence(t, t.capacity)
+        fence(t, t.capacity, t.record_fence)
     t.fence = t.capacity = min(t.capacity, <uint32_t>capacity)
     t.cleared = min(t.cleared, t.capacity)
+    set_limit(t)
     if not (try_reallocate(<void **>&t.data, capacity, sizeof(double))
             and try_reallocate(<void **>&t.grad, capacity, sizeof(double))
             and try_reallocate(<void **>&t.seen, capacity, sizeof(uint8_t))
-            and try_reallocate(<void **>&t.node, capacity, sizeof(Node))
+            and try_reallocate(<void **>&t.record_of, capacity, sizeof(uint32_t))
             and try_reallocate(<void **>&t.handle, capacity, sizeof(void *))):
         return False
     t.fence = t.capacity = <uint32_t>capacity
@@ -243,7 +263,8 @@ cdef bint rewind(Tape *t) noexcept:
     t.top = t.floor = top
     t.young = t.kept_young = 0
     t.pool_top = 0 if FAULT(b"rewind: pool blocks of what is left stay") else pool_end(t, top)
-    forget_runs(t, top)
+    t.record_top = record_end(t, top)
+    set_limit(t)
     t.least_top = min(t.least_top, top)
     # The nodes that survive are older than every write made above the new top.
     while not FAULT(b"rewind: writes go with the nodes") and t.writes > 0 and t.write_top[t.writes - 1] > top:
@@ -260,63 +281,28 @@ cdef bint rewind(Tape *t) noexcept:
     return t.dropped != NULL
 
 
-cdef void log_run(Tape *t, uint32_t first, uint32_t count) noexcept:
-    """Note that these nodes, put last, are a run. Without memory for it nothing happens: then it is found."""
-    cdef size_t capacity = max(2 * t.logged_capacity, <size_t>64)
-    if t.logged_length == t.logged_capacity:
-        if not try_reallocate(<void **>&t.logged, capacity, sizeof(Run)):
-            return
-        t.logged_capacity = capacity
-    t.logged[t.logged_length].first = first
-    t.logged[t.logged_length].count = count
-    t.logged_length += 1
+cdef uint32_t record_end(Tape *t, uint32_t top) noexcept nogil:
+    """Cut the run that reaches beyond `top`, if one does, and return where the records of the nodes below end."""
+    cdef uint32_t last = t.record_of[top - 1]
+    cdef Steps *steps
+    if not t.record[last].op & RUN:
+        return last + 1
+    steps = <Steps *>&t.record[last + 1]
+    steps.count = top - steps.first
+    return last + 2
 
 
-cdef uint32_t logged_run(Tape *t, uint32_t id) noexcept nogil:
-    """Return how many nodes from `id` on are of one run that was noted, 0 if none."""
-    cdef const Run *run = &t.logged[t.logged_latest]
-    if t.logged_latest >= t.logged_length or id < run.first or id - run.first >= run.count:
-        t.logged_latest = first_above(t.logged, t.logged_length, id)
-        run = &t.logged[t.logged_latest]
-        if t.logged_latest == t.logged_length or id < run.first:
-            return 0
-    return run.count - (id - run.first)
-
-
-cdef inline void forget_runs(Tape *t, uint32_t top) noexcept:
-    """Forget the runs that reach beyond `top`."""
-    while t.logged_length > 0 and (
-            t.logged[t.logged_length - 1].first + t.logged[t.logged_length - 1].count > top):
-        t.logged_length -= 1
-
-
-cdef void move_runs(Tape *t, const uint32_t *moved) noexcept:
-    """Give the runs of the log the new ids of their nodes; forget those that are no runs any more."""
-    cdef size_t k
-    cdef size_t kept = 0
-    cdef uint32_t first, count
-    for k in range(t.logged_length):
-        first = moved[t.logged[k].first]
-        count = t.logged[k].count
-        if moved[t.logged[k].first + count] - first == count and is_run_still(t, first, count):
-            t.logged[kept].first = first
-            t.logged[kept].count = count
-            kept += 1
-    t.logged_length = kept
-
-
-cdef bint is_run_still(Tape *t, uint32_t first, uint32_t count) noexcept nogil:
-    """Whether the operands of a run that has moved are still each the same step further: some between them may be gone."""
-    cdef const Node *node = &t.node[first]
-    cdef const uint32_t *block
+cdef void make_leaves(Tape *t, uint32_t start) noexcept:
+    """Let the nodes from `start` on, which were put last, refer to nothing. There is a record for each, as where they were put."""
     cdef uint32_t i
-    if node.op != DOT_STRIDED:
-        return count_alike(node, count) == count
-    block = &t.pool[node.a]
-    for i in range(1, count):
-        if t.pool[node[i].a] != block[0] or t.pool[node[i].a + 1] != block[1] + i or t.pool[node[i].a + 2] != block[2]:
-            return False
-    return True
+    t.record_top = record_end(t, start)
+    for i in range(start, t.top):
+        t.record_of[i] = t.record_top
+        t.record[t.record_top].op = LEAF
+        t.record[t.record_top].a = 0
+        t.record[t.record_top].argument.stamp = 0
+        t.record_top += 1
+        t.seen[i] = SEEN
 
 
 cdef size_t pool_end(Tape *t, uint32_t top) noexcept:
@@ -331,6 +317,9 @@ cdef void shrink(Tape *t) noexcept:
     """Free what a graph long gone has left: arrays more than four times as large as the last rewinds needed."""
     if t.capacity > FIRST_CAPACITY and t.peak < t.capacity // 4:
         resize(t, max(2 * <size_t>t.peak, <size_t>FIRST_CAPACITY))
+        if t.record_capacity > 2 * <size_t>t.peak + FIRST_CAPACITY:
+            resize_records(t, 2 * <size_t>t.peak + FIRST_CAPACITY)
+        set_limit(t)
     t.peak = t.top
     t.rewinds = 0
 
@@ -345,6 +334,7 @@ cdef void collect(Tape *t) noexcept:
     Cost: a few nanoseconds per node, operands included.
     """
     cdef uint32_t *moved                # the new id of each node: how many live ones are below; owner: this call
+    cdef Node *record                   # owner: the tape, if it is another array than before
     cdef uint32_t i, first, live
     cdef PyObject *handle
     cdef bint attributes = False
@@ -369,7 +359,7 @@ cdef void collect(Tape *t) noexcept:
             attributes |= (<Handle>handle).attributes != NULL
             handle = (<Handle>handle).next
         if t.seen[i] & LIVE:
-            own_leaves |= t.node[i].op == LEAF and not t.seen[i] & SEEN
+            own_leaves |= op_at(t, i) == LEAF and not t.seen[i] & SEEN
             mark_operands(t, i)
         elif t.handle[i] != NULL:
             drop_kept(t, i)
@@ -385,9 +375,14 @@ cdef void collect(Tape *t) noexcept:
         live += t.seen[i] // LIVE
     moved[t.top] = live
     if first < t.top:
-        t.least_top = min(t.least_top, first)
-        slide(t, moved, first)
-        move_runs(t, moved)
+        record = room_for_records(t, moved, first)
+        if record == NULL:
+            for i in range(first, t.top):
+                t.seen[i] &= ~<uint8_t>LIVE
+        else:
+            t.least_top = min(t.least_top, first)
+            move_records(t, moved, first, record)
+            slide(t, moved, first)
     free(moved)
     if t.top == 1:                      # nothing is left that could have one
         t.own_backward = False
@@ -397,12 +392,137 @@ cdef void collect(Tape *t) noexcept:
         Py_AddPendingCall(release_later, NULL)      # where there is no room for it, the next collection does it
 
 
-cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
-    """Move every node marked LIVE to its new id, with its operands, pool block and handles; unmark it.
+cdef inline bint stays(const uint32_t *moved, uint32_t id) noexcept:
+    return moved[id + 1] != moved[id]
 
-    Those below `first`, the lowest dead node, are where they should be.
+
+cdef uint32_t next_piece(const Node *record, uint32_t k, const uint32_t *moved, Node *node, Steps *piece) noexcept:
+    """Write the next nodes of a run, from number `k` on, that stay and will be a run, as they will be: of some that stay the
+    operands may not be steps apart any more. Return the number of the node after them; `piece.count` is 0 if there are none.
     """
+    cdef const Steps *steps = steps_of(record)
+    cdef uint32_t op = record.op ^ RUN
+    cdef Node next
+    piece.count = 0
+    while k < steps.count:
+        if stays(moved, steps.first + k):
+            next = record[0]
+            next.op = op
+            if op != DOT_STRIDED:
+                next.a += k * steps.step_a
+            if op > LAST_UNARY:
+                next.argument.pair.b += k * steps.step_b
+            move_operands(&next, moved)
+            if piece.count == 0:
+                node[0] = next
+                piece.first = moved[steps.first + k]
+                piece.step_a = piece.step_b = 0
+            elif piece.count == 1:
+                if op == DOT_STRIDED and next.argument.pair.b != node.argument.pair.b + 1:
+                    break
+                piece.step_a = next.a - node.a
+                piece.step_b = next.argument.pair.b - node.argument.pair.b if op > LAST_UNARY else 0
+            elif next.a - node.a != piece.count * piece.step_a or (
+                    op > LAST_UNARY and next.argument.pair.b - node.argument.pair.b != piece.count * piece.step_b):
+                break
+            piece.count += 1
+        k += 1
+    if op == DOT_STRIDED:
+        piece.step_a = steps.step_a
+    return k
+
+
+cdef inline uint32_t records_of(const Node *node, const Steps *piece) noexcept:
+    """Number of records that some nodes of a run take."""
+    return 1 if piece.count == 1 and node.op != DOT_STRIDED else 2
+
+
+cdef Node *room_for_records(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
+    """Return where the records of the nodes that stay fit: mostly the array that they are in, since they become fewer. But a run
+    of which not all stay may be several. NULL if there is no memory for another array.
+    """
+    cdef uint32_t r = t.record_of[first]
+    cdef uint32_t to = r
+    cdef uint32_t id = steps_of(&t.record[r]).first if t.record[r].op & RUN else first
+    cdef uint32_t k
+    cdef bint ahead = False
+    cdef Node node
+    cdef Node *record
+    cdef Steps piece
+    while r < t.record_top:
+        if not t.record[r].op & RUN:
+            to += stays(moved, id)
+            id += 1
+            r += 1
+            continue
+        k = next_piece(&t.record[r], 0, moved, &node, &piece)
+        while piece.count > 0:
+            to += records_of(&node, &piece)
+            k = next_piece(&t.record[r], k, moved, &node, &piece)
+        id += steps_of(&t.record[r]).count
+        r += 2
+        ahead |= to > r
+    if not ahead:
+        return t.record
+    record = <Node *>malloc(max(to, t.record_capacity) * sizeof(Node))
+    if record != NULL:
+        memcpy(record, t.record, t.record_of[first] * sizeof(Node))
+    return record
+
+
+cdef void move_records(Tape *t, const uint32_t *moved, uint32_t first, Node *record) noexcept:
+    """Move the records of the nodes that stay to their new places in `record`, with their operands and pool blocks.
+
+    Those of nodes below `first`, the lowest dead one, are where they should be.
+    """
+    cdef uint32_t r = t.record_of[first]
+    cdef uint32_t to = r
+    cdef uint32_t id = steps_of(&t.record[r]).first if t.record[r].op & RUN else first
+    cdef uint32_t i, k
     cdef size_t pool_top = pool_end(t, first)
+    cdef Node node
+    cdef Node run[2]
+    cdef Steps piece
+    while r < t.record_top:
+        run[0] = t.record[r]
+        if not run[0].op & RUN:
+            if stays(moved, id):
+                if run[0].op > DOT:
+                    pool_top = move_block(t, &run[0], moved[id], moved, pool_top)
+                else:
+                    move_operands(&run[0], moved)
+                record[to] = run[0]
+                t.record_of[moved[id]] = to
+                to += 1
+            id += 1
+            r += 1
+            continue
+        run[1] = t.record[r + 1]
+        k = next_piece(run, 0, moved, &node, &piece)
+        while piece.count > 0:
+            for i in range(piece.first, piece.first + piece.count):
+                t.record_of[i] = to
+            record[to] = node
+            if records_of(&node, &piece) == 2:
+                record[to].op |= RUN
+                (<Steps *>&record[to + 1])[0] = piece
+            to += records_of(&node, &piece)
+            k = next_piece(run, k, moved, &node, &piece)
+        id += steps_of(run).count
+        r += 2
+    if record != t.record:
+        t.record_capacity = max(to, t.record_capacity)
+        if FENCED:
+            fence(t, t.fence, t.record_fence)
+        free(t.record)
+        t.record = record
+        t.record_fence = t.record_capacity
+    t.record_top = to
+    t.pool_top = pool_top
+
+
+cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
+    """Move every node marked LIVE to its new id, with its handles; unmark it. Those below `first` are where they should be."""
     cdef size_t writes = 0
     cdef size_t k
     cdef uint32_t i, to
@@ -422,8 +542,6 @@ cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
         t.data[to] = t.data[i]
         t.grad[to] = t.grad[i]
         t.seen[to] = t.seen[i]
-        t.node[to] = t.node[i]
-        pool_top = move_operands(t, to, moved, pool_top)
         i += 1
     for k in range(t.writes):
         i = t.write_top[k] if FAULT(b"collect: writes move") else moved[t.write_top[k]]
@@ -437,9 +555,9 @@ cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
     if not FAULT(b"collect: the last run moves"):
         t.run_start = moved[min(t.run_start, t.top)]
         t.run_end = moved[min(t.run_end, t.top)]
-    t.pool_top = pool_top
     memset(&t.handle[moved[t.top]], 0, (t.top - moved[t.top]) * sizeof(void *))
     t.top = moved[t.top]
+    set_limit(t)
 
 
 cdef int grow_pool(Tape *t, size_t words) except -1:
@@ -503,7 +621,8 @@ cdef inline void forget_tops(Tape *t) noexcept nogil:
 cdef int write_leaf(Tape *t, uint32_t leaf, double data) except -1:
     """Set the data of a leaf, and remember what it was: set back to that, no node that used it is out of date."""
     cdef uint64_t clock = new_stamp(t)
-    cdef uint32_t last = t.node[leaf].a
+    cdef Node *record = &t.record[t.record_of[leaf]]
+    cdef uint32_t last = record.a
     cdef uint32_t free_one              # a Past of this leaf that is not needed any more, `last` if there is none
     if last != 0 and t.past[last].clock == clock:               # no node was made since it was set last
         t.data[leaf] = data
@@ -514,12 +633,12 @@ cdef int write_leaf(Tape *t, uint32_t leaf, double data) except -1:
         if free_one == last:
             if t.past_top >= t.past_capacity:
                 make_past(t)
-                last = t.node[leaf].a
+                last = record.a
             free_one = <uint32_t>t.past_top
             t.past_top += 1
         t.past[free_one] = Past(clock, t.data[leaf], last)
         last = free_one
-    t.node[leaf].a = last
+    record.a = last
     t.data[leaf] = data
     return 0
 
@@ -537,7 +656,8 @@ cdef int make_past(Tape *t) except -1:
     cdef size_t capacity = max(2 * t.past_capacity, <size_t>1024)
     cdef Past *past = NULL                          # owner: the tape, in place of the old array
     cdef size_t end = 1
-    cdef uint32_t i, old
+    cdef uint32_t r = 0
+    cdef uint32_t old
     cdef uint32_t *link
     if capacity > UINT32_MAX:
         raise MemoryError("leaves of one tape were set to too many values that are still needed")
@@ -547,16 +667,17 @@ cdef int make_past(Tape *t) except -1:
             memcpy(past, t.past, t.past_top * sizeof(Past))
             end = t.past_top
     else:
-        for i in range(t.top):
-            if t.node[i].op == LEAF and t.node[i].a != 0 and not FAULT(b"past: what is needed stays"):
-                old = needed_past(t, t.node[i].a)
-                link = &t.node[i].a
+        while r < t.record_top:
+            if t.record[r].op == LEAF and t.record[r].a != 0 and not FAULT(b"past: what is needed stays"):
+                old = needed_past(t, t.record[r].a)
+                link = &t.record[r].a
                 while old != 0:
                     past[end] = t.past[old]
                     link[0] = <uint32_t>end
                     link = &past[end].older
                     old = needed_past(t, link[0])
                     end += 1
+            r += 2 if t.record[r].op & RUN else 1
         if 8 * end < capacity and try_reallocate(<void **>&past, max(4 * end, <size_t>1024), sizeof(Past)):
             capacity = max(4 * end, <size_t>1024)
     free(t.past)
@@ -569,11 +690,13 @@ cdef int make_past(Tape *t) except -1:
 cdef void stamp_run(Tape *t, uint32_t start, uint32_t n, uint64_t stamp) noexcept nogil:
     """Note that the leaves [start, start + n) are written now, with `stamp`. Quick where it is the same run as last time."""
     cdef uint32_t i
+    cdef Node *record
     if t.run_start != start or t.run_end != start + n:
         for i in range(t.run_start, min(t.run_end, t.top)):     # where nodes may have come after a rewind
-            if t.node[i].op == LEAF:
+            if op_at(t, i) == LEAF:
                 if not FAULT(b"stamps: of the run before"):
-                    t.node[i].argument.stamp = max(t.node[i].argument.stamp, t.run_stamp)
+                    record = &t.record[t.record_of[i]]
+                    record.argument.stamp = max(record.argument.stamp, t.run_stamp)
         t.run_start = start
         t.run_end = start + n
     t.run_stamp = stamp
@@ -581,8 +704,9 @@ cdef void stamp_run(Tape *t, uint32_t start, uint32_t n, uint64_t stamp) noexcep
 
 cdef bint has_changed(Tape *t, uint32_t leaf, uint32_t since) noexcept nogil:
     """Whether the data of `leaf` are others than when node `since` was made."""
-    cdef uint64_t clock = t.node[leaf].argument.stamp
-    cdef uint32_t past = t.node[leaf].a
+    cdef const Node *record = record_at(t, leaf)
+    cdef uint64_t clock = record.argument.stamp
+    cdef uint32_t past = record.a
     cdef uint32_t then = 0
     if t.run_start <= leaf < t.run_end and not FAULT(b"stamps: of the last run"):
         clock = max(clock, t.run_stamp)
@@ -612,9 +736,9 @@ cdef class TapeView:
     @property
     def nbytes(self):
         """Bytes that the arrays of the tape take, used or not."""
-        cdef size_t node = 2 * sizeof(double) + sizeof(uint8_t) + sizeof(Node) + sizeof(void *)
+        cdef size_t node = 2 * sizeof(double) + sizeof(uint8_t) + sizeof(uint32_t) + sizeof(void *)
         cdef size_t write = sizeof(uint64_t) + sizeof(uint32_t)
-        return (tape.capacity * node + tape.pool_capacity * sizeof(uint32_t) + tape.writes_capacity * write
+        return (tape.capacity * node + tape.record_capacity * sizeof(Node) + tape.pool_capacity * sizeof(uint32_t) + tape.writes_capacity * write
                 + tape.past_capacity * sizeof(Past))
 
     def collect(self):
@@ -637,7 +761,7 @@ def get_tape():
 cdef int start() except -1:
     if not resize(tape, FIRST_CAPACITY):
         raise MemoryError("no memory for a tape")
-    clear_handles(tape, 1)
+    reserve(tape, 1)
     put_leaf(tape, float("nan"))    # id 0 means no node
     tape.floor = 1
     tape.past_top = 1               # 0 means none

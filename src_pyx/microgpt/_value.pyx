@@ -14,7 +14,7 @@ from microgpt._tape cimport (
     ABS, ACOS, ADD, ADD_CONSTANT, ASIN, ATAN, ATAN2, ATAN2_CONSTANT, BLOCK_END, CONSTANT_POW, COS, COSH, CUSTOM, ERF, EXP, EXPM1,
     FLOOR, GELU, HYPOT, HYPOT_CONSTANT, KEPT, LEAF, LGAMMA, LOG, LOG10, LOG1P, LOG2, MUL, MUL_CONSTANT, NO_PARTIALS, POW,
     POW_CONSTANT, RELU, SIGMOID, SILU, SIN, SINH, SOFTPLUS, SPARES, SQRT, TANH, VALUE, Handle, Spares, Tape, anchor,
-    anchor_new, custom_words, keep_spare, only_kept, partials, put_block, put_constant, put_leaf, put_pair, references, release,
+    anchor_new, custom_words, keep_spare, only_kept, op_at, partials, put_block, put_constant, put_leaf, put_pair, record_at, references, release,
     reserve, reserve_listed, revive_kept, rewind_below, take_spare, tape, write_leaf
 )
 
@@ -234,7 +234,7 @@ cdef dict attributes_of(Value value):
 
 cdef int wait_with_leaf(Value value) except -1:
     """Wait until no search is under way, which would take the mark of a leaf for its own."""
-    if tape.node[node(value)].op == LEAF:
+    if op_at(tape, node(value)) == LEAF:
         _graph.wait()
     return 0
 
@@ -270,7 +270,7 @@ cdef inline void settle_node(Tape *t, Value value, uint32_t id) noexcept:
     """Let the new `value` stand for the node just put, which inside no_grad() becomes a leaf."""
     anchor_new(value, id)
     if t.no_grad > 0:
-        cut_off(id, 1)
+        cut_off(id)
 
 
 cdef Value unary(uint8_t op, Value x):
@@ -426,7 +426,7 @@ cdef class Value(Handle):
         if operands or given:
             tape.own_backward |= given is None
             anchor_new(self, put_custom(value, operands, given))
-            finish(self.id, 1)
+            finish(self.id)
         else:
             reserve(tape, 1)
             anchor_new(self, put_leaf(tape, value))
@@ -444,7 +444,7 @@ cdef class Value(Handle):
     @data.setter
     def data(self, data):
         cdef double value = as_number(data, "data")
-        if tape.node[node(self)].op != LEAF:
+        if op_at(tape, node(self)) != LEAF:
             raise AttributeError(f"data of a computed node (`{self.op}`) is read-only; only leaves can be set")
         write_leaf(tape, self.id, value)
 
@@ -468,7 +468,7 @@ cdef class Value(Handle):
     @property
     def op(self):
         """Name of the op that made this node, "leaf" for a variable; of a node of your own the name that you gave it."""
-        cdef str name = name_of(tape.node[node(self)].op)
+        cdef str name = name_of(op_at(tape, node(self)))
         return attribute(self, "_op") or name
 
     @property
@@ -516,8 +516,8 @@ cdef class Value(Handle):
         name = attribute(self, "_op")
         if name is not None:
             return name
-        if tape.node[node(self)].op == POW_CONSTANT:
-            return "**" + repr(tape.node[node(self)].argument.constant).removesuffix(".0")
+        if op_at(tape, node(self)) == POW_CONSTANT:
+            return "**" + repr(record_at(tape, node(self)).argument.constant).removesuffix(".0")
         return MICROGRAD_NAMES.get(self.op, self.op)
 
     @_op.setter
@@ -588,7 +588,7 @@ cdef class Value(Handle):
 
     def __reduce__(self):
         """Copy and pickle a leaf with its gradient. A computed node stays: it would take its whole graph along."""
-        if tape.node[node(self)].op != LEAF:
+        if op_at(tape, node(self)) != LEAF:
             raise TypeError(f"a computed node (`{self.op}`) cannot be copied or pickled: take value.data, or copy its leaves")
         return restore_leaf, (type(self), self.data, self.grad), attributes_of(self).copy() or None
 

@@ -13,7 +13,7 @@ from microgpt._runs cimport (
 )
 from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, BLOCK_END, CONSTANT_POW, LEAF, MUL, MUL_CONSTANT, POW, POW_CONSTANT, SPARES, VECTOR, Behaviour,
-    Spares, Tape, Visit, anchor, keep_spare, put_leaf, release, reserve, reserve_listed, take_spare, tape, write_leaf
+    Spares, Tape, Visit, anchor, keep_spare, op_at, put_leaf, release, reserve, reserve_listed, take_spare, tape, write_leaf
 )
 from microgpt._value cimport (
     Value, as_number, as_numbers, constant, inverse, new_value, node, number, refuse_zero, unary, value_of
@@ -79,7 +79,7 @@ cdef void settle(Vector v, uint32_t start, uint32_t n) noexcept:
 cdef void settle_result(Vector v, uint32_t start, uint32_t n) noexcept:
     """As `settle`, for what an op has made."""
     settle(v, start, n)
-    finish(start, n)
+    finish(start)
 
 
 cdef Vector detached(Vector v):
@@ -265,7 +265,7 @@ cdef Value total(Vector v):
     reserve(tape, 1)
     reserve_listed(tape, <size_t>v.n + BLOCK_END)
     anchor(result, put_sum(elements(v, 0), v.n))
-    finish(result.id, 1)
+    finish(result.id)
     return result
 
 
@@ -276,7 +276,7 @@ cdef Value dot(Vector v, Vector w):
     reserve(tape, 1)
     reserve_listed(tape, 2 * <size_t>v.n + BLOCK_END)
     anchor(result, put_dot(elements(v, 0), elements(w, 0), v.n))
-    finish(result.id, 1)
+    finish(result.id)
     return result
 
 
@@ -363,7 +363,7 @@ cdef class Vector(Handle):
         cdef list values = numbers(data, self.n)
         cdef Operands x = elements(self, 0)
         for i in range(self.n):
-            if tape.node[at(x, i)].op != LEAF:
+            if op_at(tape, at(x, i)) != LEAF:
                 raise AttributeError("data of a computed Vector is read-only; only leaves can be set")
         write_leaves(x, values)
 

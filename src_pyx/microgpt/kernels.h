@@ -106,16 +106,6 @@ static inline size_t count_marks(const uint8_t *p, uint8_t mark, size_t n)
     return i;
 }
 
-/* A word of memory with these two numbers one after the other. */
-static inline uint64_t word(uint32_t first, uint32_t second)
-{
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    return (uint64_t)first << 32 | second;
-#else
-    return (uint64_t)second << 32 | first;
-#endif
-}
-
 #if defined(__GNUC__)
 #define PREFETCH(p) __builtin_prefetch(p)
 #else
@@ -135,7 +125,7 @@ static inline int highest_bit(uint64_t word)
 #endif
 }
 
-/* What differs between two nodes (_tape.pxd: op and a in one word, the argument in another). */
+/* What differs between two records (_tape.pxd: op and a in one word, the argument in another). */
 static inline void node_step(uint64_t *step, const void *before, const void *after)
 {
     uint64_t a[2], b[2];
@@ -200,33 +190,10 @@ static inline size_t count_alike(const void *nodes, size_t n)
     return i;
 }
 
-/* Write n nodes (their two words), each one a step further. Words, not structs: those would go through memory. */
-static inline void write_run(void *nodes, uint64_t head, uint64_t argument, uint64_t head_step, uint64_t argument_step, size_t n)
-{
-    unsigned char *p = (unsigned char *)nodes;
-    size_t i;
-#if defined(__GNUC__)
-    words now = {head, argument}, next, step = {head_step, argument_step};
-    for (i = 0; i + 2 <= n; i += 2) {
-        next = now + step;
-        memcpy(p + 16 * i, &now, sizeof now);
-        memcpy(p + 16 * i + 16, &next, sizeof next);
-        now += step + step;
-    }
-    if (i < n)
-        memcpy(p + 16 * i, &now, sizeof now);
-#else
-    for (i = 0; i < n; i++) {
-        memcpy(p + 16 * i, &head, sizeof head);
-        memcpy(p + 16 * i + 8, &argument, sizeof argument);
-        head += head_step;
-        argument += argument_step;
-    }
-#endif
-}
-
-/* Zero n gradients and marks (UNSEEN is 0). For gcc the zero is some number: it would call memset, slower for so few. */
-static inline void clear_run(double *RESTRICT grad, uint8_t *RESTRICT seen, size_t n)
+/* What nodes of a run begin with: no gradient, the mark UNSEEN, which is 0, and the number of their record. For gcc the zero is
+ * some number: it would call memset, slower for so few. */
+static inline void start_run(double *RESTRICT grad, uint8_t *RESTRICT seen, uint32_t *RESTRICT record_of, uint32_t record,
+                             size_t n)
 {
     static volatile const uint8_t nothing = 0;
     const uint8_t zero = nothing;
@@ -235,6 +202,8 @@ static inline void clear_run(double *RESTRICT grad, uint8_t *RESTRICT seen, size
         grad[i] = zero;
     for (i = 0; i < n; i++)
         seen[i] = zero;
+    for (i = 0; i < n; i++)
+        record_of[i] = record;
 }
 
 /* relu (_ops.pxd), of one number and of a run: without a branch, since signs are hard to predict. */
