@@ -20,7 +20,7 @@ from microgpt._propagate cimport propagate_computed, propagate_leaves
 from microgpt._schedule cimport Plan, Task, schedule
 from microgpt._tape cimport (
     ADD, CUSTOM, LAST_BINARY, LAST_UNARY, LEAF, LIVE, MUL, NO_PARTIALS, SEEN, UNSEEN, Handle, Node, Run, Tape, has_changed,
-    node_at, op_at, record_at, references, tape
+    look_at, node_at, op_at, record_at, references, tape
 )
 
 import os
@@ -226,7 +226,8 @@ cdef int propagate_all(Tape *t, uint32_t root, const Pass *this) except -1:
     cdef double *data
     cdef double *grad
     cdef const Run *order = this.order
-    cdef Node node
+    cdef Node room
+    cdef const Node *node
     cdef bint own = t.own_backward
     cdef set done = set() if this.split else None
     refuse_any_stale(t, order, this.length)
@@ -261,7 +262,7 @@ cdef int propagate_all(Tape *t, uint32_t root, const Pass *this) except -1:
                 changes = refuse_changed(t, order, k, changes)
             continue
         i = order[k - 1].first
-        node = node_at(t, i)
+        node = look_at(t, i, &room)
         g = grad[i]
         if order[k - 1].count > 1:
             propagate_run(t, i, order[k - 1].count)

@@ -13,7 +13,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, CONSTANT_POW, COS, CUSTOM, DOT, DOT_LISTED, DOT_STRIDED, EXP, FLOOR, LAST_BINARY, LAST_UNARY, LOG,
     MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, SUM,
-    SUM_LISTED, TANH, WHERE, Node, Tape, node_at, partials, record_at, stride_at
+    SUM_LISTED, TANH, WHERE, Node, Tape, look_at, node_at, partials, record_at, stride_at
 )
 from microgpt._vectors cimport chosen
 
@@ -395,7 +395,8 @@ cdef inline bint reads_operands(uint8_t op) noexcept nogil:
 
 cdef inline void propagate(Tape *t, uint32_t i, uint32_t low, uint32_t high) noexcept nogil:
     """Add partial * grad of node `i` to the grad of each operand, of those numbered [low, high) where there are many."""
-    cdef Node node = node_at(t, i)
+    cdef Node room
+    cdef const Node *node = look_at(t, i, &room)
     cdef uint8_t op = <uint8_t>node.op
     cdef double *data = t.data
     cdef double *grad = t.grad

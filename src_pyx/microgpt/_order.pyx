@@ -22,16 +22,18 @@ from libc.string cimport memset
 
 from microgpt._tape cimport (
     CUSTOM, DOT, DOT_LISTED, DOT_STRIDED, LAST_BINARY, LAST_UNARY, LEAF, OPEN, RUN, SEEN, SUM, UNSEEN, Node, Run, Tape,
-    left_of_run, node_at, op_at, reallocate, record_at, stride_at
+    left_of_run, look_at, node_at, op_at, reallocate, record_at, steps_of, stride_at
 )
 
 cdef extern from "kernels.h" nogil:
     bint FAULT(const char *guard)
+    bint are_marks(const uint8_t *p, uint8_t mark, size_t n)
     size_t count_marks(const uint8_t *p, uint8_t mark, size_t n)
     size_t count_alike(const void *node, size_t n)
 
 cdef enum:
     LARGE = 1 << 20                 # entries whose scratch is not kept for the next search
+    MOST_BETWEEN = 64               # nodes looked at for each one that matters (`seen_rows`)
 
 
 cdef int make_room(size_t n, bint split) except -1:
@@ -76,15 +78,32 @@ cdef inline void ascend(uint32_t low, uint32_t high, bint split) noexcept nogil:
     add_segment(path(search.depth).id, low, high, split)
 
 
-cdef inline uint32_t skip_seen(Tape *t, uint32_t i, const Node *node, uint32_t k) noexcept nogil:
+cdef inline uint32_t seen_rows(Tape *t, uint32_t start, uint32_t step, uint32_t n, uint32_t length) noexcept nogil:
+    """Return how many of `n` rows are SEEN before the first that is not: [start, start + length), and each a `step` further.
+
+    The rows that attention looks at follow each other, and mostly only the last one is new: one look at what lies between as well
+    is quicker than one at each.
+    """
+    cdef uint32_t k = 0
+    if n > 2 and step <= MOST_BETWEEN * length and are_marks(&t.seen[start], SEEN, (n - 2) * <size_t>step + length):
+        k = n - 1
+    while k < n and count_marks(&t.seen[start + k * step], SEEN, length) == length:
+        k += 1
+    return k
+
+
+cdef uint32_t skip_seen(Tape *t, uint32_t i, const Node *node, uint32_t k) noexcept nogil:
     """Return the first operand (or pair) at or after `k` of node `i` that is not just SEEN, or their number."""
     cdef uint32_t n = node.argument.pair.n
     cdef uint32_t unseen
     if node.op == SUM:
         return k + <uint32_t>count_marks(&t.seen[node.a + k], SEEN, n - k)
-    if node.op == DOT:  # first operands no further than seconds: else new seconds, met one by one, rescan all first ones each time
+    if node.op == DOT:  # first operands no further than seconds: else new seconds, met one by one, rescan all first ones
         unseen = k + <uint32_t>count_marks(&t.seen[node.argument.pair.b + k], SEEN, n - k)
         return min(unseen, k + <uint32_t>count_marks(&t.seen[node.a + k], SEEN, min(unseen + 1, n) - k))
+    if node.op == DOT_STRIDED:
+        unseen = k + <uint32_t>count_marks(&t.seen[node.a + k], SEEN, n - k)
+        return min(unseen, k + seen_rows(t, second(t, i, node, k), stride_at(t, i), min(unseen + 1, n) - k, 1))
     while k < n and t.seen[first(t, node, k)] == SEEN and t.seen[second(t, i, node, k)] == SEEN:
         k += 1
     return k
@@ -92,14 +111,15 @@ cdef inline uint32_t skip_seen(Tape *t, uint32_t i, const Node *node, uint32_t k
 
 cdef inline bint descend(Tape *t, uint32_t id, bint split) noexcept nogil:
     """Go to node `id`. Return whether it went straight into the order, its operands being all SEEN."""
-    cdef Node node = node_at(t, id)
+    cdef Node room
+    cdef const Node *node = look_at(t, id, &room)
     t.seen[id] = SEEN
     if node.op <= LAST_BINARY:
         if node.op == LEAF or (         # a leaf is come to only for its own `_backward`
                 t.seen[node.a] == SEEN and (node.op <= LAST_UNARY or t.seen[node.argument.pair.b] == SEEN)):
             add_segment(id, 0, 0, split)
             return True
-    elif skip_seen(t, id, &node, 0) == node.argument.pair.n:
+    elif skip_seen(t, id, node, 0) == node.argument.pair.n:
         add_segment(id, 0, node.argument.pair.n, split)
         return True
     path(search.depth).id = id
@@ -162,9 +182,12 @@ cdef bint note_use(Rows *rows, uint32_t level, uint32_t start, uint32_t end, uin
 cdef inline uint32_t alike(Tape *t, uint32_t id, uint32_t n) noexcept nogil:
     """Return how many of the `n` UNSEEN nodes from `id` on are of one op, each operand the same step further, all else equal."""
     cdef const Node *record = record_at(t, id)
-    n = min(<uint32_t>count_marks(&t.seen[id], UNSEEN, n), left_of_run(t, id) if record.op & RUN else t.record_top - t.record_of[id])
-    if n == 1 or record.op & RUN:
-        return n
+    n = <uint32_t>count_marks(&t.seen[id], UNSEEN, n)
+    if record.op & RUN:
+        return min(n, left_of_run(t, id))
+    n = min(n, t.record_top - t.record_of[id])
+    if n == 1:
+        return 1
     # Nodes that were made one by one, whose records follow each other.
     if record[1].argument.pair.n != record.argument.pair.n and not FAULT(b"alike: as many operands"):
         return 1
@@ -176,7 +199,7 @@ cdef inline uint32_t alike(Tape *t, uint32_t id, uint32_t n) noexcept nogil:
 cdef bint take_level(Tape *t, Rows *rows, uint32_t id) noexcept nogil:
     """Add the row of UNSEEN nodes from `id` on, after the rows below it; fewer nodes of each if need be, two at least."""
     cdef Node node = node_at(t, id)
-    cdef Node next
+    cdef const Node *record = record_at(t, id)
     cdef uint32_t length = node.argument.pair.n
     cdef uint32_t level = rows.levels
     cdef uint32_t step_a, step_b
@@ -188,9 +211,12 @@ cdef bint take_level(Tape *t, Rows *rows, uint32_t id) noexcept nogil:
     rows.n = alike(t, id, rows.n)
     if rows.n < 2:
         return False
-    next = node_at(t, id + 1)
-    step_a = next.a - node.a
-    step_b = next.argument.pair.b - node.argument.pair.b
+    if record.op & RUN:
+        step_a = steps_of(record).step_a
+        step_b = steps_of(record).step_b
+    else:                               # the record after it is that of the node after it
+        step_a = record[1].a - node.a
+        step_b = record[1].argument.pair.b - node.argument.pair.b
     if node.op <= LAST_BINARY:
         taken = use(t, rows, level, node.a, step_a) and (
             node.op <= LAST_UNARY or use(t, rows, level, node.argument.pair.b, step_b))
@@ -202,7 +228,7 @@ cdef bint take_level(Tape *t, Rows *rows, uint32_t id) noexcept nogil:
     elif node.op == DOT_STRIDED:
         taken = use_strided(t, rows, level, id)
     else:
-        taken = node.op == DOT_LISTED and 2 * length <= COLUMNS and use_columns(t, rows, level, record_at(t, id))
+        taken = node.op == DOT_LISTED and 2 * length <= COLUMNS and use_columns(t, rows, level, record)
     if not taken or rows.n < 2:
         return False
     rows.order[rows.ordered] = id
@@ -237,7 +263,6 @@ cdef bint use(Tape *t, Rows *rows, uint32_t level, uint32_t id, uint32_t step) n
 cdef bint use_spans(Tape *t, Rows *rows, uint32_t level, uint32_t start, uint32_t step, uint32_t length) noexcept nogil:
     """Look at the spans of SEEN operands of the nodes of a level: [start, start + length), a `step` further for each one more."""
     cdef size_t seen
-    cdef uint32_t k
     if step <= length:
         seen = count_marks(&t.seen[start], SEEN, (rows.n - 1) * <size_t>step + length)
         if seen < length:
@@ -247,10 +272,7 @@ cdef bint use_spans(Tape *t, Rows *rows, uint32_t level, uint32_t start, uint32_
     else:
         if step > t.top:            # down the tape
             return False
-        for k in range(rows.n):
-            if count_marks(&t.seen[start + k * step], SEEN, length) != length:
-                rows.n = k
-                break
+        rows.n = seen_rows(t, start, step, rows.n, length)
         if rows.n < 2:
             return False
     return note_use(rows, level, start, start + (rows.n - 1) * step + length, step, False)
@@ -265,7 +287,7 @@ cdef bint use_strided(Tape *t, Rows *rows, uint32_t level, uint32_t id) noexcept
     cdef uint32_t k
     if count_marks(&t.seen[node.a], SEEN, length) != length or not note_use(rows, level, node.a, node.a + length, 0, False):
         return False
-    for k in range(length):
+    for k in range(seen_rows(t, b, stride, length, rows.n), length):
         if t.seen[b + k * stride] == SEEN:
             rows.n = <uint32_t>count_marks(&t.seen[b + k * stride], SEEN, rows.n)
         elif not use(t, rows, level, b + k * stride, 1):
@@ -295,7 +317,7 @@ cdef uint32_t siblings(Tape *t, uint32_t parent, uint32_t k, uint32_t child, Row
     cdef Node node = node_at(t, parent)
     cdef uint32_t stride
     cdef uint32_t left = min(search.limit, node.argument.pair.n - k)
-    cdef uint32_t other, i
+    cdef uint32_t other
     if node.op == SUM or (node.op == DOT and node.a == node.argument.pair.b):
         return left
     if node.op == DOT:
@@ -309,10 +331,7 @@ cdef uint32_t siblings(Tape *t, uint32_t parent, uint32_t k, uint32_t child, Row
         other = node.argument.pair.b + k * stride
         if child != node.a + k:
             return 1
-        for i in range(left):
-            if t.seen[other + i * stride] != SEEN:
-                left = i
-                break
+        left = seen_rows(t, other, stride, left, 1)
         note_use(rows, PARENT, other, other + left * stride, stride, False)
         return left
     return 1
@@ -415,7 +434,8 @@ cdef void take_back(Tape *t) noexcept nogil:
 cdef int visit(Tape *t, uint32_t root, bint split) except -1:
     """Fill `search.order` with the computed nodes that `root` reaches. Return 0 where sums must be split and are not, else 1."""
     cdef Step *step
-    cdef Node node
+    cdef Node room
+    cdef const Node *node
     cdef uint32_t i, k, child, taken
     cdef uint8_t op
     cdef size_t turns = 0
@@ -432,7 +452,7 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
             PyErr_CheckSignals()
         step = path(search.depth - 1)
         i = step.id
-        node = node_at(t, i)
+        node = look_at(t, i, &room)
         op = <uint8_t>node.op
         if op <= LAST_BINARY:
             child = node.a
@@ -448,7 +468,7 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
                     return False
             ascend(0, 0, split)
             continue
-        k = skip_seen(t, i, &node, step.next)
+        k = skip_seen(t, i, node, step.next)
         if k == node.argument.pair.n:
             if op == CUSTOM:
                 ascend(0, k, split)
@@ -458,9 +478,9 @@ cdef int visit(Tape *t, uint32_t root, bint split) except -1:
                 mark(t, i, 0, step.next, SEEN)
                 ascend(0, k, split)
             continue
-        child = first(t, &node, k)
+        child = first(t, node, k)
         if t.seen[child] == SEEN:
-            child = second(t, i, &node, k)
+            child = second(t, i, node, k)
         if t.seen[child] == OPEN and not FAULT(b"visit: operand of a sum is not OPEN"):
             return False
         if op != CUSTOM and k > step.next:

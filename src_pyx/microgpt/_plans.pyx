@@ -141,7 +141,8 @@ cdef bint is_like(Tape *t, Kept *kept, uint32_t low) noexcept nogil:
     return kept.sure
 
 
-cdef inline bint is_part(Tape *t, const Kept *kept, const Part *part, const Node *record, uint32_t id, uint32_t low) noexcept nogil:
+cdef inline bint is_part(Tape *t, const Kept *kept, const Part *part, const Node *record, uint32_t id,
+                         uint32_t low) noexcept nogil:
     cdef const Steps *steps = steps_of(record)
     cdef uint32_t op = part.op & ~<uint32_t>RUN
     cdef uint32_t a = part.a + (low if part.flags & MOVES_A else 0)
@@ -253,7 +254,7 @@ cdef void keep_plan(Tape *t, uint32_t root, const Run *order, size_t length, con
     cdef Kept **bucket
     if kept == NULL:
         return
-    if not describe(t, kept, root) or not copy_plan(kept, order, length, plan) or (
+    if not describe(t, kept, root, order, plan) or not copy_plan(kept, order, length, plan) or (
             kept.bytes > SMALL and kept.bytes > MOST_OF_A_NODE * <size_t>kept.size) or kept.bytes > MOST_BYTES // 2:
         free_kept(kept)
         return
@@ -274,7 +275,7 @@ cdef void keep_plan(Tape *t, uint32_t root, const Run *order, size_t length, con
         drop_oldest(uses)
 
 
-cdef bint describe(Tape *t, Kept *kept, uint32_t root) noexcept:
+cdef bint describe(Tape *t, Kept *kept, uint32_t root, const Run *order, const Plan *plan) noexcept:
     """Write the parts, from the lowest node to the root. False if no plan with them can be kept."""
     cdef uint32_t low = scratch.low
     cdef uint32_t id = low
@@ -284,7 +285,7 @@ cdef bint describe(Tape *t, Kept *kept, uint32_t root) noexcept:
     if kept.part == NULL:
         return False
     while id <= root:
-        if not describe_part(t, &kept.part[kept.length], record, id):
+        if not describe_part(t, &kept.part[kept.length], record, id, order) or not let_any(&kept.part[kept.length], id, plan):
             return False
         id += kept.part[kept.length].count
         kept.length += 1
@@ -330,7 +331,7 @@ cdef inline size_t add_span(Run *span, uint32_t start, uint32_t step, const Part
     return 1
 
 
-cdef bint describe_part(Tape *t, Part *part, const Node *record, uint32_t id) noexcept:
+cdef bint describe_part(Tape *t, Part *part, const Node *record, uint32_t id, const Run *order) noexcept:
     """Write what makes the run or node at `id`. False if no plan with it can be kept."""
     cdef uint32_t low = scratch.low
     cdef uint32_t op = record.op & ~<uint32_t>RUN
@@ -356,7 +357,7 @@ cdef bint describe_part(Tape *t, Part *part, const Node *record, uint32_t id) no
             record_at(t, id - 1).argument.stamp == record.argument.stamp):
         part.flags = SAME_CONSTANT
     if op != DOT_STRIDED:               # its operands are computed
-        part.flags |= any_leaves(id, part.count)
+        part.flags |= any_leaves(id, part.count, order)
         if straddles(part.a, part.step_a, part) or (second and straddles(part.b, part.step_b, part)):
             return False
     if part.a >= low:
@@ -375,18 +376,42 @@ cdef bint straddles(uint32_t start, uint32_t step, const Part *part) noexcept:
     return step > UINT32_MAX // 2 or (start < scratch.low and end > scratch.low)
 
 
-cdef uint32_t any_leaves(uint32_t id, uint32_t count) noexcept:
+cdef uint32_t any_leaves(uint32_t id, uint32_t count, const Run *order) noexcept:
     """Return the sides of these nodes where any leaves do: none, if an entry has nodes of other parts, too."""
     cdef uint32_t sides = BOTH
-    cdef uint32_t i, entry
-    cdef const uint32_t *entry_of = &scratch.entry_of[id - scratch.low]
-    if ((id > scratch.low and entry_of[-1] == entry_of[0]) or entry_of[count] == entry_of[count - 1]) and (
+    cdef uint32_t end = id + count
+    cdef uint32_t entry
+    cdef const uint32_t *entry_of = scratch.entry_of - scratch.low
+    if ((id > scratch.low and entry_of[id - 1] == entry_of[id]) or entry_of[end] == entry_of[end - 1]) and (
             not FAULT(b"plans: rows of any leaves are parts")):
         return 0
-    for i in range(id - scratch.low, id - scratch.low + count):
-        entry = scratch.entry_of[i]
-        sides &= scratch.entry[entry - 1].any_leaves if entry else 0
+    while id < end and sides != 0:
+        entry = entry_of[id]
+        if entry == 0:
+            return 0
+        sides &= scratch.entry[entry - 1].any_leaves
+        id = order[entry - 1].first + order[entry - 1].count
     return sides
+
+
+cdef bint let_any(Part *part, uint32_t id, const Plan *plan) noexcept:
+    """Let any node of a pivot's row be the first operand of its user, if this part is one. False if no plan can be kept.
+
+    What is below the row may not use the matrix: a sum passes its operands, which are those of the pivot first.
+    """
+    cdef uint32_t entry = scratch.entry_of[id - scratch.low]
+    cdef uint32_t pivot = scratch.entry[entry - 1].user_of if entry else 0
+    cdef const PivotRow *row = &scratch.rows[pivot - 1]
+    if pivot == 0 or not is_come_to_by_its_user(row):
+        return True
+    if row.shared and not FAULT(b"plans: nothing else uses a pivot's matrix"):
+        return True
+    if part.op != MUL:                  # one of a run
+        return False
+    part.a = plan.pivots[pivot - 1].row - scratch.low
+    part.n = row.count
+    part.flags = ANY_OPERAND | MOVES_A | (part.flags & MOVES_B)
+    return True
 
 
 cdef int compare_runs(const void *x, const void *y) noexcept nogil:
@@ -412,7 +437,7 @@ cdef size_t join_runs(Run *runs, size_t n) noexcept nogil:
 
 
 cdef bint copy_plan(Kept *kept, const Run *order, size_t length, const Plan *plan) noexcept:
-    """Copy order and plan, with distances from the lowest node in place of ids; let any number of a pivot's row do."""
+    """Copy order and plan, with distances from the lowest node in place of ids."""
     cdef uint32_t low = scratch.low
     cdef size_t i
     kept.runs = <Run *>malloc(length * sizeof(Run))
@@ -420,29 +445,40 @@ cdef bint copy_plan(Kept *kept, const Run *order, size_t length, const Plan *pla
     kept.plan.pivots = <Pivot *>malloc((plan.pivot_count + 1) * sizeof(Pivot))
     if kept.runs == NULL or kept.plan.tasks == NULL or kept.plan.pivots == NULL:
         return False
-    memcpy(kept.runs, order, length * sizeof(Run))
-    kept.run_count = join_runs(kept.runs, length)
+    kept.run_count = list_nodes(kept.runs, kept.size, order)
     try_reallocate(<void **>&kept.runs, kept.run_count, sizeof(Run))
-    for i in range(kept.run_count):
-        kept.runs[i].first -= low
     memcpy(kept.plan.tasks, plan.tasks, plan.length * sizeof(Task))
     for i in range(plan.length):
         kept.plan.tasks[i].first -= low
     for i in range(plan.pivot_count):
         kept.plan.pivots[i].user = plan.pivots[i].user - low
         kept.plan.pivots[i].row = plan.pivots[i].row - low
-        # What is below the row may not use the matrix: a sum passes its operands, which are those of the pivot first.
-        if not is_come_to_by_its_user(&scratch.rows[i]):
-            continue
-        if scratch.rows[i].shared and not FAULT(b"plans: nothing else uses a pivot's matrix"):
-            continue
-        if not let_any(kept, &kept.plan.pivots[i], scratch.rows[i].count):
-            return False
     kept.plan.length = plan.length
     kept.plan.at_leaves = plan.at_leaves
     kept.plan.pivot_count = plan.pivot_count
     kept.bytes += kept.run_count * sizeof(Run) + plan.length * sizeof(Task) + plan.pivot_count * sizeof(Pivot)
     return True
+
+
+cdef size_t list_nodes(Run *runs, uint32_t size, const Run *order) noexcept:
+    """Write the nodes of the order, by their distances. Return how many runs they are."""
+    cdef size_t count = 0
+    cdef uint32_t i = 0
+    cdef uint32_t end = UINT32_MAX
+    cdef const Run *entry
+    while i <= size:
+        if scratch.entry_of[i] == 0:
+            i += 1
+            continue
+        entry = &order[scratch.entry_of[i] - 1]
+        if i == end:
+            runs[count - 1].count += entry.count
+        else:
+            runs[count] = Run(i, entry.count)
+            count += 1
+        i += entry.count
+        end = i
+    return count
 
 
 cdef bint is_come_to_by_its_user(const PivotRow *row) noexcept:
@@ -456,21 +492,6 @@ cdef bint is_come_to_by_its_user(const PivotRow *row) noexcept:
         # exponentials are used by the sum, that of the pivot by its user, too; logits and differences once
         if scratch.entry[k].uses > 1 + (k == row.first_entry + 2):
             return False
-    return True
-
-
-cdef bint let_any(Kept *kept, const Pivot *pivot, uint32_t n) noexcept:
-    """Let any node of the pivot's row be the first operand of its user."""
-    cdef size_t i = 0
-    cdef uint32_t id = 0
-    while i < kept.length and id < pivot.user:
-        id += kept.part[i].count
-        i += 1
-    if i == kept.length or id != pivot.user or kept.part[i].op != MUL or kept.part[i].count != 1:
-        return False
-    kept.part[i].a = pivot.row
-    kept.part[i].n = n
-    kept.part[i].flags = ANY_OPERAND | MOVES_A | (kept.part[i].flags & MOVES_B)
     return True
 
 

@@ -33,11 +33,16 @@ cdef struct Waiting:                # an entry of the order
     uint32_t user                   # the last one of its users so far, itself if none
     uint32_t waits                  # for how many
     uint32_t uses                   # how many entries use it
-    bint alone                      # whether its task is a task of its own: the user of a pivot, whose operand may be another one
+    uint32_t user_of                # number of the pivot whose user it is, from 1 on; else 0. Its operand may be another one
     uint32_t first_edge             # of those that wait for it
     uint32_t pivot                  # number of the pivot whose row it is a part of, from 1 on; else 0
     uint32_t group                  # the first of the entries that it was taken together with
     uint32_t any_leaves             # sides where others may be its leaves
+    uint32_t heir                   # the entry that is the last user, now, of all that this one was the last user of; else itself
+    uint32_t rows                   # how many rows of operands, each a step from the one before, it still is the last user of
+    uint32_t rows_start
+    uint32_t rows_step
+    uint32_t rows_length
 
 cdef struct Slot:                   # leaves [start, end) that an entry uses
     uint32_t start

@@ -83,9 +83,11 @@ cdef int add_entry(Tape *t, const Run *order, uint32_t k, Plan *plan) except -1:
     cdef uint32_t i, length, stride, step_a = 0, step_b = 0
     scratch.entry[k].user = k
     scratch.entry[k].waits = scratch.entry[k].uses = 0
-    scratch.entry[k].alone = False
+    scratch.entry[k].user_of = 0
     scratch.entry[k].pivot = 0
     scratch.entry[k].any_leaves = 0
+    scratch.entry[k].heir = k
+    scratch.entry[k].rows = 0
     scratch.entry[k].group = k
     if scratch.joined < search.joined_length and search.joined[scratch.joined] == k:
         scratch.entry[k].group = scratch.entry[k - 1].group
@@ -114,10 +116,7 @@ cdef int add_entry(Tape *t, const Run *order, uint32_t k, Plan *plan) except -1:
         stride = stride_at(t, run.first)
         if not add_span(t, order, k, node.a, length):
             return False
-        for i in range(length):
-            if not add_span(t, order, k, node.argument.pair.b + i * stride, run.count):
-                return False
-        return True
+        return add_rows(t, order, k, node.argument.pair.b, stride, length, run.count)
     for i in range(run.count):
         if not add_listed(t, order, k, record_at(t, run.first + i)):
             return False
@@ -149,10 +148,59 @@ cdef int add_side(Tape *t, const Run *order, uint32_t k, uint32_t side, uint32_t
         end = end if count == 1 else start + (count - 1) * step + length
         add_use(k, side, start, end, op_at(t, order[k].first) > LAST_BINARY or end - start != order[k].count)
         return True
-    for i in range(count):
-        if not add_span(t, order, k, start + i * step, length if count > 1 else end - start):
+    return add_rows(t, order, k, start, step, count, length if count > 1 else end - start)
+
+
+cdef int add_rows(Tape *t, const Run *order, uint32_t k, uint32_t start, uint32_t step, uint32_t count,
+                  uint32_t length) except -1:
+    """As `add_span`, for `count` spans: [start, start + length), and each a `step` further.
+
+    Attention uses the rows that it used at the position before, and one more. These are not gone through again: what that entry
+    was the last user of, entry `k` is now. (If that is more than these rows, something waits that need not, in the same order.)
+    """
+    cdef Waiting *this = &scratch.entry[k]
+    cdef Waiting *last
+    cdef uint32_t i = 0
+    cdef uint32_t user
+    if count > 1:
+        this.rows, this.rows_start, this.rows_step, this.rows_length = count, start, step, length
+        if not is_leaf(t, start):
+            user = last_user(scratch.entry_of[start - scratch.low] - 1)
+            last = &scratch.entry[user]
+            if user != k and 0 < last.rows <= count and (
+                    last.rows_start == start and last.rows_step == step and last.rows_length == length):
+                add_edge(k, user)
+                last.heir = k
+                i = last.rows
+    while i < count:
+        if not add_span(t, order, k, start + i * step, length):
             return False
+        i += 1
     return True
+
+
+cdef inline bint has_rows_in(const Waiting *user, const Run *run) noexcept:
+    return user.rows > 0 and user.rows_start < run.first + run.count and (
+        run.first < user.rows_start + (user.rows - 1) * <uint64_t>user.rows_step + user.rows_length)
+
+
+cdef inline uint32_t last_user(uint32_t entry) noexcept:
+    """Return the last user of an entry so far, itself if there is none."""
+    cdef uint32_t user = scratch.entry[entry].user
+    while scratch.entry[user].heir != user:
+        scratch.entry[user].heir = scratch.entry[scratch.entry[user].heir].heir
+        user = scratch.entry[user].heir
+    return user
+
+
+cdef inline int add_edge(uint32_t k, uint32_t user) except -1:
+    """Let entry `k` go before this user of its operands, which may have been the last one of many."""
+    if scratch.edges == scratch.entry[k].first_edge or scratch.edge[scratch.edges - 1] != user:
+        room_for(<void **>&scratch.edge, &scratch.edge_room, scratch.edges + 1, sizeof(uint32_t))
+        scratch.edge[scratch.edges] = user
+        scratch.edges += 1
+        scratch.entry[user].waits += 1
+    return 0
 
 
 cdef bint are_leaves(Tape *t, uint32_t start, uint32_t n) noexcept:
@@ -172,14 +220,13 @@ cdef int add_span(Tape *t, const Run *order, uint32_t k, uint32_t start, uint32_
         if is_leaf(t, i):
             return False
         entry = scratch.entry_of[i - scratch.low] - 1
-        user = scratch.entry[entry].user
+        user = last_user(entry)
         if user != k:
             scratch.entry[entry].uses += 1
-            room_for(<void **>&scratch.edge, &scratch.edge_room, scratch.edges + 1, sizeof(uint32_t))
-            scratch.edge[scratch.edges] = user
-            scratch.edges += 1
-            scratch.entry[user].waits += 1
             scratch.entry[entry].user = k
+            if has_rows_in(&scratch.entry[user], &order[entry]) and not FAULT(b"schedule: the last user of all rows"):
+                scratch.entry[user].rows = 0
+            add_edge(k, user)
         i = order[entry].first + order[entry].count
     return True
 
@@ -450,7 +497,7 @@ cdef int find_pivot(Tape *t, const Run *order, uint32_t k, Plan *plan) except -1
     plan.pivots[plan.pivot_count] = Pivot(order[k].first, e)
     scratch.rows[plan.pivot_count] = PivotRow(z, n, i, k - 5, n, matrix, False)
     plan.pivot_count += 1
-    scratch.entry[k].alone = True
+    scratch.entry[k].user_of = <uint32_t>plan.pivot_count
     use = scratch.at_leaves_length
     while use > 0 and scratch.at_leaves[use - 1].entry >= i:
         use -= 1
@@ -506,7 +553,7 @@ cdef int list_computed(Tape *t, const Run *order, size_t length, uint32_t nodes,
                 plan.tasks[plan.length] = Task(row.first, row.count, SIDE_B | PIVOT, scratch.entry[k].pivot - 1)
                 plan.length += 1
         else:
-            add_task(t, plan, &order[k], sides_of(t, &order[k]), scratch.entry[k].alone)
+            add_task(t, plan, &order[k], sides_of(t, &order[k]), scratch.entry[k].user_of > 0)
         for i in range(scratch.entry[k].first_edge, scratch.entry[k + 1].first_edge):
             scratch.entry[scratch.edge[i]].waits -= 1
             if scratch.entry[scratch.edge[i]].waits == 0:
@@ -564,12 +611,18 @@ cdef bint is_one_run(Tape *t, const Run *run, const Task *next) noexcept:
     below all of them.
     """
     cdef uint32_t end = run.first + run.count
-    cdef Node node = node_at(t, run.first)
-    cdef Node last = node_at(t, end - 1)
-    cdef Node first = node_at(t, end)
-    cdef uint32_t step_a = first.a - last.a
-    cdef uint32_t step_b = first.argument.pair.b - last.argument.pair.b
-    if node.op != first.op or not FAULT(b"schedule: operands are below all of a run") and (
+    cdef Node node, last, first
+    cdef uint32_t step_a, step_b
+    if t.record_of[end - 1] == t.record_of[end]:
+        return highest_operand(t, end + next.count - 1) < run.first or FAULT(b"schedule: operands are below all of a run")
+    if (record_at(t, run.first).op | RUN) != (record_at(t, end).op | RUN):
+        return False
+    node = node_at(t, run.first)
+    last = node_at(t, end - 1)
+    first = node_at(t, end)
+    step_a = first.a - last.a
+    step_b = first.argument.pair.b - last.argument.pair.b
+    if not FAULT(b"schedule: operands are below all of a run") and (
             highest_operand(t, end) >= run.first or highest_operand(t, end + next.count - 1) >= run.first):
         return False
     if node.op == DOT_STRIDED:

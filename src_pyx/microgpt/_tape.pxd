@@ -257,19 +257,22 @@ cdef inline const Steps *steps_of(const Node *record) noexcept nogil:
     return <const Steps *>&record[1]
 
 
+cdef void write_node(const Node *record, uint32_t id, Node *node) noexcept nogil
+
+
+cdef inline const Node *look_at(const Tape *t, uint32_t id, Node *room) noexcept nogil:
+    """Return how a node was computed: its record, or what is written into `room`."""
+    cdef const Node *record = record_at(t, id)
+    if record.op & RUN:
+        write_node(record, id, room)
+        return room
+    return record
+
+
 cdef inline Node node_at(const Tape *t, uint32_t id) noexcept nogil:
     """Return how a node was computed."""
-    cdef const Node *record = record_at(t, id)
-    cdef Node node = record[0]
-    cdef const Steps *steps
-    if node.op & RUN:
-        steps = steps_of(record)
-        node.op ^= RUN
-        if node.op != DOT_STRIDED:
-            node.a += (id - steps.first) * steps.step_a
-        if node.op > LAST_UNARY:
-            node.argument.pair.b += (id - steps.first) * steps.step_b
-    return node
+    cdef Node room
+    return look_at(t, id, &room)[0]
 
 
 cdef inline uint32_t left_of_run(const Tape *t, uint32_t id) noexcept nogil:

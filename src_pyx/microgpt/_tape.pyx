@@ -31,6 +31,18 @@ cdef int reallocate(void **array, size_t n, size_t size) except -1:
     return 0
 
 
+cdef void write_node(const Node *record, uint32_t id, Node *node) noexcept nogil:
+    """Write how the node `id` of a run was computed."""
+    cdef const Steps *steps = steps_of(record)
+    cdef uint32_t k = id - steps.first
+    node[0] = record[0]
+    node.op ^= RUN
+    if node.op != DOT_STRIDED:
+        node.a += k * steps.step_a
+    if node.op > LAST_UNARY:
+        node.argument.pair.b += k * steps.step_b
+
+
 cdef inline bint eight_without_mark(const Tape *t, uint32_t i) noexcept:
     """Whether none of the nodes [i, i + 8) is marked LIVE."""
     cdef uint64_t seen
@@ -52,11 +64,12 @@ cdef inline void mark_live(Tape *t, uint32_t start, uint32_t n) noexcept:
 
 
 cdef void mark_operands(Tape *t, uint32_t i) noexcept:
-    cdef Node node = node_at(t, i)
-    cdef uint32_t n = node.argument.pair.n
-    cdef uint32_t k
+    cdef Node room
+    cdef const Node *node = look_at(t, i, &room)
+    cdef uint32_t n, k
     if node.op == LEAF:
         return
+    n = node.argument.pair.n
     if node.op <= LAST_BINARY:
         t.seen[node.a] |= LIVE
         if node.op > LAST_UNARY:
@@ -69,7 +82,7 @@ cdef void mark_operands(Tape *t, uint32_t i) noexcept:
         mark_live(t, node.a, n)
         mark_live(t, node.argument.pair.b, (n - 1) * stride_at(t, i) + 1)
     else:
-        for k in range(0 if FAULT(b"collect: listed operands live") else listed_operands(&node)):
+        for k in range(0 if FAULT(b"collect: listed operands live") else listed_operands(node)):
             t.seen[t.pool[node.a + k]] |= LIVE
 
 
@@ -177,16 +190,16 @@ cdef int grow(Tape *t, size_t n) except -1:
         records = max(t.record_top + n, min(2 * <size_t>t.record_capacity, <size_t>t.capacity)) + FIRST_CAPACITY
         if not resize_records(t, records):
             raise MemoryError(f"no memory for {records} records of nodes")
-    set_limit(t)
+    set_limit(t, t.top)
     return 0
 
 
-cdef inline void set_limit(Tape *t) noexcept:
-    t.limit = <uint32_t>min(<size_t>t.cleared, t.top + <size_t>(t.record_capacity - t.record_top))
+cdef inline void set_limit(Tape *t, uint32_t top) noexcept:
+    t.limit = <uint32_t>min(<size_t>t.cleared, top + <size_t>(t.record_capacity - t.record_top))
 
 
 cdef bint resize_records(Tape *t, size_t capacity) noexcept:
-    """Give the records room for `capacity`, not below `record_top`. Without memory return False, with every record still there."""
+    """Give the records room for `capacity`, not below `record_top`. Without memory return False, with every one still there."""
     if FENCED:
         fence(t, t.fence, t.record_capacity)
     t.record_fence = t.record_capacity = <uint32_t>min(<size_t>t.record_capacity, capacity)
@@ -230,7 +243,7 @@ cdef bint resize(Tape *t, size_t capacity) noexcept:
         fence(t, t.capacity, t.record_fence)
     t.fence = t.capacity = min(t.capacity, <uint32_t>capacity)
     t.cleared = min(t.cleared, t.capacity)
-    set_limit(t)
+    set_limit(t, t.top)
     if not (try_reallocate(<void **>&t.data, capacity, sizeof(double))
             and try_reallocate(<void **>&t.grad, capacity, sizeof(double))
             and try_reallocate(<void **>&t.seen, capacity, sizeof(uint8_t))
@@ -260,11 +273,10 @@ cdef bint rewind(Tape *t) noexcept:
             break
         drop_kept(t, top - 1)
     t.peak = max(t.peak, t.top)
+    rewind_records(t, top)
     t.top = t.floor = top
     t.young = t.kept_young = 0
     t.pool_top = 0 if FAULT(b"rewind: pool blocks of what is left stay") else pool_end(t, top)
-    t.record_top = record_end(t, top)
-    set_limit(t)
     t.least_top = min(t.least_top, top)
     # The nodes that survive are older than every write made above the new top.
     while not FAULT(b"rewind: writes go with the nodes") and t.writes > 0 and t.write_top[t.writes - 1] > top:
@@ -281,6 +293,19 @@ cdef bint rewind(Tape *t) noexcept:
     return t.dropped != NULL
 
 
+cdef inline void rewind_records(Tape *t, uint32_t top) noexcept:
+    """Drop the records of the nodes from `top` on, before these go."""
+    cdef uint32_t r
+    if top == t.top:
+        return
+    r = t.record_of[top]
+    if r + (t.top - top) == t.record_top and r != t.record_of[top - 1]:     # one for each node: the limit stays
+        t.record_top = r
+        return
+    t.record_top = record_end(t, top)
+    set_limit(t, top)
+
+
 cdef uint32_t record_end(Tape *t, uint32_t top) noexcept nogil:
     """Cut the run that reaches beyond `top`, if one does, and return where the records of the nodes below end."""
     cdef uint32_t last = t.record_of[top - 1]
@@ -293,7 +318,7 @@ cdef uint32_t record_end(Tape *t, uint32_t top) noexcept nogil:
 
 
 cdef void make_leaves(Tape *t, uint32_t start) noexcept:
-    """Let the nodes from `start` on, which were put last, refer to nothing. There is a record for each, as where they were put."""
+    """Let the nodes from `start` on, which were put last, refer to nothing. There is room for a record of each."""
     cdef uint32_t i
     t.record_top = record_end(t, start)
     for i in range(start, t.top):
@@ -319,7 +344,7 @@ cdef void shrink(Tape *t) noexcept:
         resize(t, max(2 * <size_t>t.peak, <size_t>FIRST_CAPACITY))
         if t.record_capacity > 2 * <size_t>t.peak + FIRST_CAPACITY:
             resize_records(t, 2 * <size_t>t.peak + FIRST_CAPACITY)
-        set_limit(t)
+        set_limit(t, t.top)
     t.peak = t.top
     t.rewinds = 0
 
@@ -557,7 +582,7 @@ cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
         t.run_end = moved[min(t.run_end, t.top)]
     memset(&t.handle[moved[t.top]], 0, (t.top - moved[t.top]) * sizeof(void *))
     t.top = moved[t.top]
-    set_limit(t)
+    set_limit(t, t.top)
 
 
 cdef int grow_pool(Tape *t, size_t words) except -1:
@@ -738,8 +763,8 @@ cdef class TapeView:
         """Bytes that the arrays of the tape take, used or not."""
         cdef size_t node = 2 * sizeof(double) + sizeof(uint8_t) + sizeof(uint32_t) + sizeof(void *)
         cdef size_t write = sizeof(uint64_t) + sizeof(uint32_t)
-        return (tape.capacity * node + tape.record_capacity * sizeof(Node) + tape.pool_capacity * sizeof(uint32_t) + tape.writes_capacity * write
-                + tape.past_capacity * sizeof(Past))
+        return (tape.capacity * node + tape.record_capacity * sizeof(Node) + tape.pool_capacity * sizeof(uint32_t)
+                + tape.writes_capacity * write + tape.past_capacity * sizeof(Past))
 
     def collect(self):
         """Drop every node that no handle reaches, unless a backward() or zero_grad() is under way.

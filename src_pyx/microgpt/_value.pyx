@@ -14,8 +14,8 @@ from microgpt._tape cimport (
     ABS, ACOS, ADD, ADD_CONSTANT, ASIN, ATAN, ATAN2, ATAN2_CONSTANT, BLOCK_END, CONSTANT_POW, COS, COSH, CUSTOM, ERF, EXP, EXPM1,
     FLOOR, GELU, HYPOT, HYPOT_CONSTANT, KEPT, LEAF, LGAMMA, LOG, LOG10, LOG1P, LOG2, MUL, MUL_CONSTANT, NO_PARTIALS, POW,
     POW_CONSTANT, RELU, SIGMOID, SILU, SIN, SINH, SOFTPLUS, SPARES, SQRT, TANH, VALUE, Handle, Spares, Tape, anchor,
-    anchor_new, custom_words, keep_spare, only_kept, op_at, partials, put_block, put_constant, put_leaf, put_pair, record_at, references, release,
-    reserve, reserve_listed, revive_kept, rewind_below, take_spare, tape, write_leaf
+    anchor_new, custom_words, keep_spare, only_kept, op_at, partials, put_block, put_constant, put_leaf, put_pair, record_at,
+    references, release, reserve, reserve_listed, revive_kept, rewind_below, take_spare, tape, write_leaf
 )
 
 from numbers import Real
