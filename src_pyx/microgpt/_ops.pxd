@@ -13,7 +13,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from microgpt._tape cimport (
     ABS, ADD, ADD_CONSTANT, CONSTANT_POW, COS, CUSTOM, DOT, DOT_LISTED, DOT_STRIDED, EXP, FLOOR, LAST_BINARY, LAST_UNARY, LOG,
     MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL, MUL_CONSTANT, POW, POW_CONSTANT, RELU, SIGMOID, SIN, SQRT, SUM,
-    SUM_LISTED, TANH, WHERE, Node, Tape, look_at, node_at, partials, record_at, stride_at
+    SUM_LISTED, TANH, WHERE, Node, Steps, Tape, look_at, look_at_run, node_at, partials, record_at, stride_at
 )
 from microgpt._vectors cimport chosen
 
@@ -456,16 +456,16 @@ cdef inline void propagate_run(Tape *t, uint32_t first, uint32_t n) noexcept nog
     """As `propagate`, for the nodes [first, first + n) from the last to the first: n >= 2, of one op, their operands
     each the same step further.
     """
-    cdef Node node = node_at(t, first)
-    cdef Node second = node_at(t, first + 1)
+    cdef Node node
+    cdef Steps steps = look_at_run(t, first, n, &node)
     cdef uint8_t op = <uint8_t>node.op
     cdef double *data = t.data
     cdef double *grad = t.grad
     cdef const double *g = &t.grad[first]
     cdef uint32_t a = node.a
     cdef uint32_t b = node.argument.pair.b
-    cdef uint32_t step_a = second.a - a
-    cdef uint32_t step_b = second.argument.pair.b - b
+    cdef uint32_t step_a = steps.step_a
+    cdef uint32_t step_b = steps.step_b
     cdef uint32_t length = node.argument.pair.n
     cdef double k = node.argument.constant
     cdef double total, local_grad

@@ -8,7 +8,10 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from microgpt._ops cimport apart, partial_a, partial_b, propagate, propagate_run
 from microgpt._schedule cimport BOTH, PIVOT, SIDE_A, SIDE_B, Pivot
-from microgpt._tape cimport ADD, DOT, DOT_STRIDED, LAST_BINARY, LAST_UNARY, MUL, SUM, Node, node_at, op_at, record_at, stride_at
+from microgpt._tape cimport (
+    ADD, DOT, DOT_STRIDED, LAST_BINARY, LAST_UNARY, MUL, RUN, SUM, Node, Steps, look_at_run, node_at, op_at, record_at, steps_of,
+    stride_at
+)
 from microgpt._vectors cimport chosen
 
 cdef extern from "kernels.h" nogil:
@@ -24,13 +27,11 @@ cdef struct Dots:                   # of a task: node i is of [a + i * step_a, .
 
 
 cdef inline Dots dots_of(Tape *t, const Task *task) noexcept nogil:
-    cdef Node node = node_at(t, task.first)
-    cdef Node next
-    cdef uint32_t b = node.argument.pair.b
+    cdef Node node
+    cdef Steps steps = look_at_run(t, task.first, task.count, &node)
     if task.count == 1:
-        return Dots(node.a, b, node.argument.pair.n, 0, node.argument.pair.n)
-    next = node_at(t, task.first + 1)
-    return Dots(node.a, b, next.a - node.a, next.argument.pair.b - b, node.argument.pair.n)
+        return Dots(node.a, node.argument.pair.b, node.argument.pair.n, 0, node.argument.pair.n)
+    return Dots(node.a, node.argument.pair.b, steps.step_a, steps.step_b, node.argument.pair.n)
 
 
 cdef size_t propagate_computed(Tape *t, const Task *task, size_t left, const Pivot *pivots, size_t *work) noexcept nogil:
@@ -205,7 +206,9 @@ cdef size_t whole_product(Tape *t, const Task *task, size_t left, Product *produ
     """Put tasks together that are parts of the product of a matrix with one vector. Return how many, 0 if it is no such."""
     cdef const Task *part = task
     cdef const Task *end = task + left
+    cdef const Node *record = record_at(t, task.first)
     cdef Dots dots = dots_of(t, task)
+    cdef bint alike = record.op & RUN and steps_of(record).step_a == dots.n and steps_of(record).step_b == 0
     cdef uint32_t set = task.leaves
     cdef uint32_t low = task.first
     cdef uint32_t high = task.first
@@ -214,10 +217,11 @@ cdef size_t whole_product(Tape *t, const Task *task, size_t left, Product *produ
     product.b = dots.b
     product.a = dots.a - task.first * dots.n        # modulo 2**32: of a node 0
     while part < end and part.leaves == set and part.sides == SIDE_A and op_at(t, part.first) == DOT:
-        dots = dots_of(t, part)
-        if dots.b != product.b or dots.n != product.n or dots.step_b != 0 or dots.step_a != dots.n or (
-                dots.a - part.first * dots.n != product.a):
-            break
+        if not alike or record_at(t, part.first) != record:     # mostly all are of one run
+            dots = dots_of(t, part)
+            if dots.b != product.b or dots.n != product.n or dots.step_b != 0 or dots.step_a != dots.n or (
+                    dots.a - part.first * dots.n != product.a):
+                break
         low = min(low, part.first)
         high = max(high, part.first + part.count)
         count += part.count

@@ -16,7 +16,7 @@ from libc.string cimport memset
 from microgpt._order cimport search
 from microgpt._tape cimport (
     ADD_CONSTANT, DOT, DOT_LISTED, DOT_STRIDED, EXP, LAST_BINARY, LAST_UNARY, LEAF, MUL, POW_CONSTANT, RUN, SUM, Node, Run, Tape,
-    left_of_run, node_at, op_at, reallocate, record_at, stride_at
+    left_of_run, node_at, op_at, reallocate, record_at, steps_of, stride_at
 )
 
 cdef extern from "kernels.h" nogil:
@@ -134,6 +134,7 @@ cdef int add_listed(Tape *t, const Run *order, uint32_t k, const Node *node) exc
 cdef int add_side(Tape *t, const Run *order, uint32_t k, uint32_t side, uint32_t start, uint32_t step, uint32_t length,
                   uint32_t count) except -1:
     """Add operands [start, start + length) of entry `k`, and those a `step` further for each of its `count` nodes more."""
+    cdef const Node *record = record_at(t, order[k].first)
     cdef uint32_t end = start + length
     cdef uint32_t i
     if step <= length and count > 1:
@@ -146,6 +147,9 @@ cdef int add_side(Tape *t, const Run *order, uint32_t k, uint32_t side, uint32_t
             if not are_leaves(t, start + i * step, length if count > 1 else end - start):
                 return False
         end = end if count == 1 else start + (count - 1) * step + length
+        if side == SIDE_A and is_product(record):   # the parts of a product go together, to all rows of the matrix
+            start = record.a
+            end = start + steps_of(record).count * length
         add_use(k, side, start, end, op_at(t, order[k].first) > LAST_BINARY or end - start != order[k].count)
         return True
     return add_rows(t, order, k, start, step, count, length if count > 1 else end - start)
@@ -201,6 +205,11 @@ cdef inline int add_edge(uint32_t k, uint32_t user) except -1:
         scratch.edges += 1
         scratch.entry[user].waits += 1
     return 0
+
+
+cdef inline bint is_product(const Node *record) noexcept:
+    """Whether the nodes of a record are the products of rows that follow each other with one vector."""
+    return record.op == DOT | RUN and steps_of(record).step_a == record.argument.pair.n and steps_of(record).step_b == 0
 
 
 cdef bint are_leaves(Tape *t, uint32_t start, uint32_t n) noexcept:
@@ -396,9 +405,30 @@ cdef int list_leaves(Tape *t, const Run *order, Plan *plan) except -1:
         if scratch.entry[use.entry].pivot:
             task.first = scratch.rows[scratch.entry[use.entry].pivot - 1].first
             task.count = scratch.rows[scratch.entry[use.entry].pivot - 1].count
-    plan.length = plan.at_leaves + tasks
+    plan.length = plan.at_leaves + join_products(t, &plan.tasks[plan.at_leaves], tasks)
     free(next)
     return 0
+
+
+cdef size_t join_products(Tape *t, Task *tasks, size_t n) noexcept:
+    """Let tasks that follow each other be one where they are at rows of a matrix, those of one product. Return how many are left.
+
+    Each row gets its contribution from one of them, so their sequence does not matter.
+    """
+    cdef size_t count = 0
+    cdef size_t i
+    cdef Task *last = tasks
+    for i in range(n):
+        if count > 0 and tasks[i].leaves == last.leaves and tasks[i].sides == last.sides == SIDE_A and (
+                t.record_of[tasks[i].first] == t.record_of[last.first] and is_product(record_at(t, last.first))) and (
+                tasks[i].first + tasks[i].count == last.first or last.first + last.count == tasks[i].first):
+            last.first = min(last.first, tasks[i].first)
+            last.count += tasks[i].count
+        else:
+            last = &tasks[count]
+            last[0] = tasks[i]
+            count += 1
+    return count
 
 
 cdef void note_other_matrices(Tape *t, const Plan *plan, uint32_t *first, uint32_t sets) noexcept:
@@ -613,8 +643,8 @@ cdef bint is_one_run(Tape *t, const Run *run, const Task *next) noexcept:
     cdef uint32_t end = run.first + run.count
     cdef Node node, last, first
     cdef uint32_t step_a, step_b
-    if t.record_of[end - 1] == t.record_of[end]:
-        return highest_operand(t, end + next.count - 1) < run.first or FAULT(b"schedule: operands are below all of a run")
+    if t.record_of[end - 1] == t.record_of[end] and (next.count == 1 or t.record_of[end + 1] == t.record_of[end]):
+        return highest_operand(t, end + next.count - 1) < run.first or FAULT(b"schedule: operands are below a run")
     if (record_at(t, run.first).op | RUN) != (record_at(t, end).op | RUN):
         return False
     node = node_at(t, run.first)

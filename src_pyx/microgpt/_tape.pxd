@@ -275,6 +275,28 @@ cdef inline Node node_at(const Tape *t, uint32_t id) noexcept nogil:
     return look_at(t, id, &room)[0]
 
 
+cdef inline Steps look_at_run(const Tape *t, uint32_t id, uint32_t n, Node *node) noexcept nogil:
+    """Write how a node was computed, and return the steps of the `n` nodes from it on, which go on alike."""
+    cdef const Node *record = record_at(t, id)
+    cdef const Steps *steps = steps_of(record)
+    cdef uint32_t k
+    cdef Node next
+    node[0] = record[0]
+    if record.op & RUN:
+        k = id - steps.first
+        node.op ^= RUN
+        if node.op != DOT_STRIDED:
+            node.a += k * steps.step_a
+        if node.op > LAST_UNARY:
+            node.argument.pair.b += k * steps.step_b
+        if k + 1 < steps.count:
+            return Steps(id, n, steps.step_a, steps.step_b)
+    if n == 1:
+        return Steps(id, 1, 0, 0)
+    next = node_at(t, id + 1)
+    return Steps(id, n, next.a - node.a, next.argument.pair.b - node.argument.pair.b)
+
+
 cdef inline uint32_t left_of_run(const Tape *t, uint32_t id) noexcept nogil:
     """Return how many nodes from `id` on are of one run, 0 if it is in none."""
     cdef const Node *record = record_at(t, id)
