@@ -216,7 +216,7 @@ class Run:
         """The run as a script that compares the two again."""
         lines = []
         for line, text, operands in self.log:
-            put = re.sub(r"\b[abcd]\b", lambda m: str(operands["abcd".index(m[0])]), text or line)  # noqa: B023
+            put = re.sub(r"(?<!')\b[abcd]\b", lambda m: str(operands["abcd".index(m[0])]), text or line)  # noqa: B023
             lines.append("    " + (line.format(put) if text else put))
         return "\n".join([HEAD, *lines, FOOT])
 

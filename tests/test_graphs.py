@@ -340,6 +340,34 @@ def test_operand_used_before_and_below_a_listed_dot() -> None:
     assert bits(run(microgpt)) == bits(run(reference))
 
 
+# Dots that use leaves w, x = tanh(w) and y = sin(x), element by element.
+PASSED: dict[str, Callable[[Engine, Any, Any, Any, Any, Any], Any]] = {
+    "leaves": lambda e, w, x, y, c, d: [dot(e, [w[i], x[i]], [c, d]) for i in range(len(w))],
+    "computed": lambda e, w, x, y, c, d: [dot(e, [x[i], y[i]], [c, d]) for i in range(len(w))],
+    "second ones of a pair": lambda e, w, x, y, c, d: [dot(e, [c, y[i]], [x[i], d]) for i in range(len(w))],
+    "a pair of them": lambda e, w, x, y, c, d: [dot(e, [x[i], c], [w[i], y[i]]) for i in range(len(w))],
+    "values": lambda e, w, x, y, c, d: e.attention(w, [w, w[::-1]], [vector(e, x), vector(e, y)], 1),
+}
+
+
+@pytest.mark.parametrize("name", PASSED)
+def test_operands_used_below_the_next_one_of_dots_that_are_alike(name: str) -> None:
+    """Each of the dots has passed an operand of its own, which one of its next operands uses, and others do, too."""
+
+    def run(engine: Engine, n: int) -> list[float]:
+        w, c, d = [engine.Value(math.sin(i + n)) for i in range(n)], engine.Value(0.37), engine.Value(-1.21)
+        for v in w:
+            v.grad = v.data / 3
+        x = [engine.tanh(v) for v in w]
+        y = [engine.sin(v) for v in (d, *x[1:])]  # of the first dot all is searched before the others are
+        dots = PASSED[name](engine, w, x, y, c, d)
+        add_up(engine, [*dots, add_up(engine, x), add_up(engine, y)]).backward()
+        return [v.grad for v in [*w, c, d]]
+
+    for n in range(2, 12):
+        assert bits(run(microgpt, n)) == bits(run(reference, n))
+
+
 @pytest.mark.parametrize(
     "build",
     [

@@ -154,6 +154,7 @@ cdef struct Rows:                   # rows of `n` nodes: what the k-th node of o
     uint32_t n
     uint32_t levels
     uint32_t level[LEVELS]          # first node of each, as they were come to
+    bint passed[LEVELS]             # whether a row of dots has it as an operand that they have passed
     uint32_t ordered
     uint32_t order[LEVELS]          # first node of each, after those that it is computed from
     uint32_t uses
@@ -207,6 +208,7 @@ cdef bint take_level(Tape *t, Rows *rows, uint32_t id) noexcept nogil:
     if level == LEVELS or node.op == LEAF:
         return False
     rows.level[level] = id
+    rows.passed[level] = False
     rows.levels += 1
     rows.n = alike(t, id, rows.n)
     if rows.n < 2:
@@ -256,8 +258,22 @@ cdef bint use(Tape *t, Rows *rows, uint32_t level, uint32_t id, uint32_t step) n
     # Rows that overlap would use the same below, in other turns: `note_use` refuses them.
     for k in range(rows.levels):
         if rows.level[k] == id:
-            return True
+            return not rows.passed[k]
     return take_level(t, rows, id)
+
+
+cdef void pass_by(Rows *rows, uint32_t level, uint32_t id) noexcept nogil:
+    """Note that the dots of a level have passed their operands from `id` on: what is below the next ones may not use these.
+
+    They are OPEN then, where the search takes dot by dot.
+    """
+    cdef uint32_t k
+    if FAULT(b"take: nothing below uses what a dot has passed"):
+        return
+    for k in range(rows.levels):
+        rows.passed[k] |= rows.level[k] == id
+    for k in range(rows.uses):
+        rows.use[k].in_turn &= rows.use[k].level != level
 
 
 cdef bint use_spans(Tape *t, Rows *rows, uint32_t level, uint32_t start, uint32_t step, uint32_t length) noexcept nogil:
@@ -290,7 +306,9 @@ cdef bint use_strided(Tape *t, Rows *rows, uint32_t level, uint32_t id) noexcept
     for k in range(seen_rows(t, b, stride, length, rows.n), length):
         if t.seen[b + k * stride] == SEEN:
             rows.n = <uint32_t>count_marks(&t.seen[b + k * stride], SEEN, rows.n)
-        elif not use(t, rows, level, b + k * stride, 1):
+        elif use(t, rows, level, b + k * stride, 1):
+            pass_by(rows, level, b + k * stride)
+        else:
             return False
     # Those that are SEEN may not be used elsewhere; what lies between them and the rows of others are looked at as well.
     return note_use(rows, level, b, b + (length - 1) * stride + rows.n, 1, False)
@@ -309,6 +327,9 @@ cdef bint use_columns(Tape *t, Rows *rows, uint32_t level, const Node *node) noe
                 break
         if not use(t, rows, level, listed[0], step):
             return False
+        if k % 2 == 1:
+            pass_by(rows, level, listed[-1])
+            pass_by(rows, level, listed[0])
     return True
 
 
