@@ -283,11 +283,40 @@ cdef uint32_t logged_run(Tape *t, uint32_t id) noexcept nogil:
     return run.count - (id - run.first)
 
 
+cdef int note_shift(Tape *t, uint32_t first, uint32_t count) except -1:
+    """Note that these nodes, put last, subtract the maximum of their operands (`Shift`)."""
+    cdef size_t capacity = max(2 * t.shifts_capacity, <size_t>64)
+    if t.shifts == t.shifts_capacity:
+        reallocate(<void **>&t.shift, capacity, sizeof(Shift))
+        t.shifts_capacity = capacity
+    t.shift[t.shifts] = Shift(first, count, count)
+    t.shifts += 1
+    return 0
+
+
+cdef void move_shifts(Tape *t, const uint32_t *moved) noexcept:
+    cdef size_t k
+    cdef size_t kept = 0
+    cdef Shift shift
+    for k in range(t.shifts):
+        shift = t.shift[k]
+        shift.count = moved[shift.first + shift.count] - moved[shift.first]
+        shift.first = moved[shift.first]
+        if shift.count > 0:
+            t.shift[kept] = shift
+            kept += 1
+    t.shifts = kept
+
+
 cdef inline void forget_runs(Tape *t, uint32_t top) noexcept:
-    """Forget the runs that reach beyond `top`."""
+    """Forget the runs and shifts that reach beyond `top`."""
     while t.logged_length > 0 and (
             t.logged[t.logged_length - 1].first + t.logged[t.logged_length - 1].count > top):
         t.logged_length -= 1
+    while t.shifts > 0 and t.shift[t.shifts - 1].first >= top:
+        t.shifts -= 1
+    if t.shifts > 0:                # a rewind may cut the last one, as a collection does
+        t.shift[t.shifts - 1].count = min(t.shift[t.shifts - 1].count, top - t.shift[t.shifts - 1].first)
 
 
 cdef void move_runs(Tape *t, const uint32_t *moved) noexcept:
@@ -388,6 +417,7 @@ cdef void collect(Tape *t) noexcept:
         t.least_top = min(t.least_top, first)
         slide(t, moved, first)
         move_runs(t, moved)
+        move_shifts(t, moved)
     free(moved)
     if t.top == 1:                      # nothing is left that could have one
         t.own_backward = False
