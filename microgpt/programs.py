@@ -290,7 +290,7 @@ class Job:
         kept = 1 if add_up else n_rows
         self.heads, self.rest = doubles(kept * self.n_heads), doubles(kept * self.n_rest)
         self.tree = Tree()
-        self.keep_leaf = self.tree.add
+        self.keep_leaf: Callable[[int, array[float]], None] = self.tree.add
         self.done = self.reported = 0
         self.failed = n_rows  # the first row that has an op without a value
         self.stop = bytearray(1)

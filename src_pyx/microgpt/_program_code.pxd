@@ -12,7 +12,6 @@ cdef extern from "program.h" nogil:
     ctypedef double (*other_op)(uint32_t op, double x, double y, double z, int *failed) noexcept nogil
 
     struct runner:
-        const char *name
         void (*one)(const segment *segments, size_t count, const uint32_t *p, double *s, double *d, int *failed,
                     other_op other) noexcept nogil
         void (*four)(const segment *segments, size_t count, const uint32_t *p, double *s, double *d, int *failed,

@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memset
 
 from microgpt._ops cimport evaluate, partial_a, partial_b
 from microgpt._program_listing cimport (
-    CODE_MADD, CODE_RECIPROCAL, CODE_SQUARE, LEAF_BIT, NONE, Instruction, list_gradient, list_product, list_values
+    CODE_LARGER, CODE_MADD, CODE_RECIPROCAL, CODE_SQUARE, LEAF_BIT, NONE, Instruction, list_gradient, list_product, list_values
 )
 from microgpt._program_record cimport LARGER, SHIFT, Graph
 from microgpt._program_seconds cimport second
@@ -43,6 +43,8 @@ cdef enum:
     KINDS = 384                     # ops of instructions
     BLOCK = 256                     # of the list, for several rows
     SPARE = 16                      # workspaces kept
+    MOST_SLOTS = 1 << 28            # times the width they are 32-bit numbers
+    BEGINS = 1 << 31                # set in an order: a group begins here
     LONGEST = 1 << 15               # segment: then there is a look at pending signals in between
     BETWEEN_SIGNALS = 1 << 18       # instructions between two looks at pending signals: a millisecond
 
@@ -133,6 +135,14 @@ cdef class Code:
         else:
             free_aligned(workspace)
 
+    def groups(self):
+        cdef dict d = {}
+        cdef size_t i
+        for i in range(self.count):
+            c, m = d.get(self.segments[i].op, (0, 0))
+            d[self.segments[i].op] = (c + 1, m + self.segments[i].n)
+        return d
+
     @property
     def instructions(self):
         """Number of instructions."""
@@ -172,7 +182,7 @@ cdef inline bint is_within(uint32_t name, uint32_t low) noexcept nogil:
 cdef void schedule(const Instruction *code, uint32_t low, uint32_t high, Schedule *s, uint32_t *order) noexcept nogil:
     """Write the numbers of the instructions [low, high) to `order`, grouped by kind."""
     cdef uint32_t n = high - low
-    cdef uint32_t i, k, kind, done, user
+    cdef uint32_t i, k, kind, done, user, begins
     cdef uint32_t operand[3]
     memset(s.waits, 0, n * sizeof(uint32_t))
     memset(s.user_start, 0, (n + 1) * sizeof(uint32_t))
@@ -201,13 +211,15 @@ cdef void schedule(const Instruction *code, uint32_t low, uint32_t high, Schedul
             for k in range(KINDS):
                 if s.length[k] > s.length[kind]:
                     kind = k
+        begins = BEGINS
         k = s.length[kind]              # of functions, those that are ready now; what they make ready of their kind may grow
         while s.length[kind] > 0 and (kind == CODE_MADD or k > 0):
-            k -= 1
             i = s.first[kind]
             s.first[kind] = s.next[i]
+            order[done] = low + i + begins
+            begins = 0
             s.length[kind] -= 1
-            order[done] = low + i
+            k -= 1
             done += 1
             for user in range(s.user_start[i], s.user_start[i + 1]):
                 s.waits[s.user[user]] -= 1
@@ -313,9 +325,10 @@ cdef uint32_t keep_needed(Listing x, uint32_t *alive, Instruction *code) except?
     return n
 
 
-cdef void add_to_segments(Code made, uint32_t op) noexcept nogil:
+cdef void add_to_segments(Code made, uint32_t op, bint begins) noexcept nogil:
+    """Add one more instruction. Of functions, those of a group make a segment: none of them depends on another."""
     cdef segment *last = &made.segments[made.count - 1] if made.count > 0 else NULL
-    if last != NULL and last.op == op and last.n < LONGEST:
+    if last != NULL and last.op == op and last.n < LONGEST and (not begins or op == CODE_MADD or op == CODE_LARGER):
         last.n += 1
     else:
         made.segments[made.count] = segment(op, 1)
@@ -330,16 +343,18 @@ cdef void place_apart(Code made, const Instruction *code, const uint32_t *order,
     """Give each result the slot after the one before."""
     cdef uint32_t i
     cdef uint32_t *p = made.places
+    cdef bint begins
     cdef Instruction now
     for i in range(made.n):
-        place[order[i]] = leaves + i
+        place[order[i] & ~BEGINS] = leaves + i
     for i in range(made.n):
-        now = code[order[i]]
+        now = code[order[i] & ~BEGINS]
+        begins = order[i] & BEGINS
         p[0] = place_of(now.a, place)
         p[1] = place_of(now.b, place)
         p[2] = place_of(now.c, place)
         p += 3
-        add_to_segments(made, now.op)
+        add_to_segments(made, now.op, begins)
     made.slots = leaves + <uint32_t>made.n
     for i in range(made.outputs):
         made.output[i] = place_of(made.output[i], place)
@@ -356,14 +371,15 @@ cdef int place_again(Code made, const Instruction *code, const uint32_t *order, 
     cdef uint32_t i, k, name, slot
     cdef uint32_t operand[3]
     cdef uint32_t *p = made.places
+    cdef bint begins
     cdef Instruction now
     try:
         place = <uint32_t *>allocate(n, sizeof(uint32_t))
         last_use = <uint32_t *>allocate(n, sizeof(uint32_t))
         given_back = <uint32_t *>allocate(n, sizeof(uint32_t))
         for i in range(n):
-            now = code[order[i]]
-            last_use[order[i]] = i
+            now = code[order[i] & ~BEGINS]
+            last_use[order[i] & ~BEGINS] = i
             operand[0], operand[1], operand[2] = now.a, now.b, now.c
             for k in range(3):
                 if not operand[k] & LEAF_BIT:
@@ -372,10 +388,11 @@ cdef int place_again(Code made, const Instruction *code, const uint32_t *order, 
             if not made.output[i] & LEAF_BIT:
                 last_use[made.output[i]] = NONE
         for i in range(n):
-            now = code[order[i]]
+            now = code[order[i] & ~BEGINS]
+            begins = order[i] & BEGINS
             operand[0], operand[1], operand[2] = now.a, now.b, now.c
             for k in range(3):
-                p[k] = place_of(operand[k], place)
+                p[k] = place_of(operand[k], place) * made.width
             for k in range(3):      # the result may take the place of an operand
                 name = operand[k]
                 if not name & LEAF_BIT and last_use[name] == i:
@@ -388,11 +405,13 @@ cdef int place_again(Code made, const Instruction *code, const uint32_t *order, 
             else:
                 slot = top
                 top += 1
-            place[order[i]] = slot
-            p[3] = slot
+            place[order[i] & ~BEGINS] = slot
+            p[3] = slot * made.width
             p += 4
-            add_to_segments(made, now.op)
+            add_to_segments(made, now.op, begins)
         made.slots = top
+        if top >= MOST_SLOTS:
+            raise MemoryError(f"a program has at most {MOST_SLOTS} slots, this one needs {top}")
         for i in range(made.outputs):
             made.output[i] = place_of(made.output[i], place)
     finally:

@@ -1,7 +1,7 @@
 /* The loops of a Program, compiled for each kind of processor as those of vectors.h, for one row of inputs or several side by side.
  *
- * A program is straight-line code over slots: segments of instructions of one op. An instruction is three slots, or the slot of
- * its result and these three. Slot i has the numbers [i * width, (i + 1) * width), one for each row.
+ * A program is straight-line code over slots: segments of instructions of one op. An instruction is the places of three operands,
+ * and, for several rows, that of its result. A slot has a number for each row.
  */
 #ifndef MICROGPT_PROGRAM_H
 #define MICROGPT_PROGRAM_H
@@ -36,90 +36,7 @@ struct segment {
 /* The value of an op without a loop of its own here. Where it has none, `failed` becomes 1. */
 typedef double (*other_op)(uint32_t op, double x, double y, double z, int *failed);
 
-/* Both bounds of _ops.pxd, within which pow and its derivative are ordinary numbers. */
-EACH int is_ordinary(double x) { return 1e-75 < fabs(x) && fabs(x) < 1e75; }
-
-/* One function of one number for each row; the results may replace the operands. */
-#define FOR_EACH(expression)                                                                                                    \
-    for (i = 0; i < n; i++, p += size, d += width) {                                                                            \
-        double *const to = width == 1 ? d : s + (size_t)p[3] * width;                                                           \
-        const double *const a = s + (size_t)p[0] * width, *const b = s + (size_t)p[1] * width;                                  \
-        const double *const c = s + (size_t)p[2] * width;                                                                       \
-        (void)b, (void)c;                                                                                                       \
-        for (j = 0; j < width; j++) {                                                                                           \
-            const double x = a[j];                                                                                              \
-            expression                                                                                                          \
-        }                                                                                                                       \
-    }                                                                                                                           \
-    break;
-
-/* Run `segments` of them on the slots `s`. Results of one row go to `d` on; of more, where the instruction says. failed[j] becomes 1
- * if an op has no value in row j. */
-EACH void run_segments(const struct segment *segment, size_t segments, const uint32_t *p, double *s, double *d, int *failed,
-                       other_op other, const int width, int has_fma)
-{
-    const size_t size = width == 1 ? 3 : 4;
-    size_t i, k, n;
-    int j;
-    for (k = 0; k < segments; k++) {
-        n = segment[k].n;
-        switch (segment[k].op) {
-        case CODE_MADD:
-            if (width == 1) {
-                for (i = 0; i < n; i++, p += 3, d++)
-                    *d = s[p[0]] * s[p[1]] + s[p[2]];
-            } else {
-                for (i = 0; i < n; i++, p += 4) {
-                    double *const to = s + (size_t)p[3] * width;
-                    const double *const a = s + (size_t)p[0] * width, *const b = s + (size_t)p[1] * width;
-                    const double *const c = s + (size_t)p[2] * width;
-                    for (j = 0; j < width; j += LANES)
-                        AT(to + j) = AT(a + j) * AT(b + j) + AT(c + j);
-                }
-            }
-            break;
-        case CODE_EXP:
-            FOR_EACH({
-                const double y = exp(x);
-                failed[j] |= (y == INFINITY) & (x != INFINITY);
-                to[j] = y;
-            })
-        case CODE_LOG:
-            FOR_EACH({
-                failed[j] |= x <= 0.0;
-                to[j] = log(x);
-            })
-        case CODE_RELU:
-            FOR_EACH({ to[j] = relu_value(x); })
-        case CODE_TANH:
-            FOR_EACH({ to[j] = tanh(x); })
-        case CODE_SQRT:
-            FOR_EACH({
-                failed[j] |= x <= 0.0;
-                to[j] = sqrt(x);
-            })
-        case CODE_LARGER:
-            FOR_EACH({ to[j] = b[j] > x ? b[j] : x; })
-        case CODE_RECIPROCAL:
-            FOR_EACH({ to[j] = is_ordinary(x) ? power(x, -1.0, has_fma) : other(CODE_RECIPROCAL, x, b[j], c[j], &failed[j]); })
-        case CODE_SQUARE:
-            FOR_EACH({ to[j] = is_ordinary(x) ? power(x, 2.0, has_fma) : other(CODE_SQUARE, x, b[j], c[j], &failed[j]); })
-        case CODE_RECIPROCAL_PARTIAL:
-            FOR_EACH({ to[j] = -power(x, -2.0, has_fma); })
-        case CODE_PARTIAL_A + CODE_LOG:
-            FOR_EACH({ to[j] = 1.0 / x; })
-        case CODE_PARTIAL_A + CODE_RELU:
-            FOR_EACH({ to[j] = relu_partial(x); })
-        case CODE_PARTIAL_A + CODE_SQRT:
-            FOR_EACH({ to[j] = 0.5 / c[j]; })
-        default:
-            FOR_EACH({ to[j] = other(segment[k].op, x, b[j], c[j], &failed[j]); })
-        }
-    }
-}
-
 struct runner {
-    const char *name;
     void (*one)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, double *d, int *failed,
                 other_op other);
     void (*four)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, double *d, int *failed,
@@ -128,25 +45,73 @@ struct runner {
                   other_op other);
 };
 
-#define RUN_WIDTH(name, target, width, has_fma)                                                                                 \
-    target static void name(const struct segment *segment, size_t segments, const uint32_t *p, double *s, double *d,            \
-                            int *failed, other_op other)                                                                        \
-    {                                                                                                                           \
-        run_segments(segment, segments, p, s, d, failed, other, width, has_fma);                                                \
-    }
-#define RUNNER(name, target, has_fma)                                                                                           \
-    RUN_WIDTH(name##_run_one, target, 1, has_fma)                                                                               \
-    RUN_WIDTH(name##_run_four, target, 4, has_fma)                                                                              \
-    RUN_WIDTH(name##_run_eight, target, 8, has_fma)                                                                             \
-    static const struct runner name##_runner = {#name, name##_run_one, name##_run_four, name##_run_eight};
+/* The bounds of _ops.pxd within which x ** -1 and x ** 2, and their derivatives, are ordinary numbers. */
+EACH int is_ordinary(double x) { return 1e-75 < fabs(x) && fabs(x) < 1e75; }
 
-#if defined(__FP_FAST_FMA)
-RUNNER(baseline, , 1)
-#else
-RUNNER(baseline, , 0)
-#endif
+EACH double exp_or_fail(double x, int *failed)
+{
+    const double y = exp(x);
+    *failed |= (y == INFINITY) & (x != INFINITY);
+    return y;
+}
+
+/* Lanes of a result of which a quick way was not sure. */
+#define DOUBTS 32
+struct doubt {
+    double x[LANES];
+    double *to;
+    int *failed;
+    int sure;
+};
+
+static void resolve(const struct doubt *doubt, size_t n, uint32_t op, other_op other)
+{
+    size_t i;
+    int j;
+    for (i = 0; i < n; i++, doubt++)
+        for (j = 0; j < LANES; j++) {
+            const double x = doubt->x[j];
+            if (doubt->sure >> j & 1)
+                continue;
+            if (op == CODE_EXP)
+                doubt->to[j] = exp_or_fail(x, &doubt->failed[j]);
+            else if (op == CODE_RECIPROCAL_PARTIAL)
+                doubt->to[j] = -pow(x, -2.0);
+            else if (is_ordinary(x))
+                doubt->to[j] = pow(x, op == CODE_SQUARE ? 2.0 : -1.0);
+            else
+                doubt->to[j] = other(op, x, x, x, &doubt->failed[j]);
+        }
+}
+
+/* In ulp. glibc's exp errs by at most 0.511 (sysdeps/ieee754/dbl-64/e_exp.c), so where the exact result is farther than 0.0135 from
+ * a tie, it gives the double next to it. */
+#define EXP_TIE 0.4865
+
+#define RUN(name) baseline_##name
+#define VECTOR_FMA 0
+#define SET_LANES set_lanes
+#include "program_loops.h"
+#undef RUN
+#undef VECTOR_FMA
+#undef SET_LANES
+
 #if defined(__GNUC__) && defined(__x86_64__)
-RUNNER(avx2, __attribute__((target("avx2,fma"))), 1)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#define RUN(name) avx2_##name
+#define VECTOR_FMA GLIBC_POW
+#define SET_LANES avx2_set_lanes
+#include "program_loops.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
 #endif
 
 /* The runner of the variant of this name. */
