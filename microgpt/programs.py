@@ -490,14 +490,14 @@ def flat_doubles(x: Any, dimensions: int) -> tuple[Any, tuple[int, ...]]:
     if isinstance(x, (list, tuple)):
         if dimensions == 1:
             return array("d", x), (len(x),)
-        rows = [flat_doubles(row, 1) for row in x]
-        widths = {shape for _, shape in rows}
-        if len(widths) > 1:
-            raise ValueError(f"rows of inputs need one length, got {' and '.join(str(n) for (n,) in sorted(widths))}")
         result = array("d")
-        for row, _ in rows:
+        widths = set()
+        for row in x:
             result.extend(row)
-        return result, (len(x), *(widths.pop() if widths else ()))
+            widths.add(len(row))
+        if len(widths) > 1:
+            raise ValueError(f"rows of inputs need one length, got {' and '.join(map(str, sorted(widths)))}")
+        return result, (len(x), *widths)
     try:
         view = memoryview(x)
     except TypeError:
