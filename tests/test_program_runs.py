@@ -41,7 +41,7 @@ def test_an_executor_gives_the_same_bits(kind: str) -> None:
         assert p.run_many(ROWS, executor=executor, progress=lambda done, rows: seen.append(done)) == wanted
         assert p.run_many(ROWS, executor=executor, gradients=False) == wanted[0]
         assert p.run_many(ROWS, executor=executor, reduce="sum") == p.run_many(ROWS, reduce="sum")
-        with pytest.raises(OverflowError, match="^row 5: exp of 2500"):
+        with pytest.raises(OverflowError, match=r"^row 5: exp of 2500"):
             p.run_many([*ROWS[:5], [50.0, 50.0], *ROWS[5:], [50.0, 60.0]], executor=executor)
         assert p.run_many([*ROWS[:5], [50.0, 50.0]], executor=executor, errors="nan")[0][:5] == wanted[0][:5]
     assert seen[-1] == len(ROWS)

@@ -12,11 +12,11 @@ cdef extern from "program.h" nogil:
     ctypedef double (*other_op)(uint32_t op, double x, double y, double z, int *failed) noexcept nogil
 
     struct runner:
-        void (*one)(const segment *segments, size_t count, const uint32_t *p, double *s, double *d, int *failed,
+        void (*one)(const segment *segments, size_t count, const uint32_t *p, double *s, int *failed,
                     other_op other) noexcept nogil
-        void (*four)(const segment *segments, size_t count, const uint32_t *p, double *s, double *d, int *failed,
+        void (*four)(const segment *segments, size_t count, const uint32_t *p, double *s, int *failed,
                      other_op other) noexcept nogil
-        void (*eight)(const segment *segments, size_t count, const uint32_t *p, double *s, double *d, int *failed,
+        void (*eight)(const segment *segments, size_t count, const uint32_t *p, double *s, int *failed,
                       other_op other) noexcept nogil
 
     const runner *runner_named(const char *name)

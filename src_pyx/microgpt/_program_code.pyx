@@ -1,8 +1,8 @@
 """Give instructions their places, and run them.
 
 Instructions are put in order by list scheduling: all a * b + c that can be, then the functions of the kind of which most are
-ready, and so on. One input: without bound, so that groups are long, and each result has a slot of its own. Several rows at once:
-in blocks of the list, since that keeps results that are needed soon near, and slots are used again.
+ready, and so on. One input: without bound, so that groups are long. Several rows at once: in blocks of the list, since that keeps
+results that are needed soon near, and needs fewer slots, which are used again.
 """
 
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear, PyErr_Occurred
@@ -135,14 +135,6 @@ cdef class Code:
         else:
             free_aligned(workspace)
 
-    def groups(self):
-        cdef dict d = {}
-        cdef size_t i
-        for i in range(self.count):
-            c, m = d.get(self.segments[i].op, (0, 0))
-            d[self.segments[i].op] = (c + 1, m + self.segments[i].n)
-        return d
-
     @property
     def instructions(self):
         """Number of instructions."""
@@ -151,7 +143,7 @@ cdef class Code:
     @property
     def nbytes(self):
         """Bytes of the code and of one workspace."""
-        return (self.n * (3 if self.width == 1 else 4) * sizeof(uint32_t) + self.count * sizeof(segment)
+        return (self.n * 4 * sizeof(uint32_t) + self.count * sizeof(segment)
                 + (self.constants + self.slots * <size_t>self.width) * sizeof(double))
 
 
@@ -266,7 +258,7 @@ cdef Code compile_listing(Listing x, uint32_t width):
         s.user = <uint32_t *>allocate(3 * <size_t>high, sizeof(uint32_t))
         s.next = <uint32_t *>allocate(high, sizeof(uint32_t))
         made.segments = <segment *>allocate(n, sizeof(segment))
-        made.places = <uint32_t *>allocate(n * <size_t>(3 if width == 1 else 4), sizeof(uint32_t))
+        made.places = <uint32_t *>allocate(4 * <size_t>n, sizeof(uint32_t))
         made.n = n
         with nogil:
             low = 0
@@ -278,10 +270,7 @@ cdef Code compile_listing(Listing x, uint32_t width):
             made.output[i] = x.outputs[i]
             if not made.output[i] & LEAF_BIT:
                 made.output[i] = alive[made.output[i]]
-        if width == 1:
-            place_apart(made, code, order, leaves, alive)
-        else:
-            place_again(made, code, order, leaves)
+        give_places(made, code, order, leaves)
     finally:
         free(alive)
         free(order)
@@ -339,28 +328,7 @@ cdef inline uint32_t place_of(uint32_t name, const uint32_t *place) noexcept nog
     return name ^ LEAF_BIT if name & LEAF_BIT else place[name]
 
 
-cdef void place_apart(Code made, const Instruction *code, const uint32_t *order, uint32_t leaves, uint32_t *place) noexcept:
-    """Give each result the slot after the one before."""
-    cdef uint32_t i
-    cdef uint32_t *p = made.places
-    cdef bint begins
-    cdef Instruction now
-    for i in range(made.n):
-        place[order[i] & ~BEGINS] = leaves + i
-    for i in range(made.n):
-        now = code[order[i] & ~BEGINS]
-        begins = order[i] & BEGINS
-        p[0] = place_of(now.a, place)
-        p[1] = place_of(now.b, place)
-        p[2] = place_of(now.c, place)
-        p += 3
-        add_to_segments(made, now.op, begins)
-    made.slots = leaves + <uint32_t>made.n
-    for i in range(made.outputs):
-        made.output[i] = place_of(made.output[i], place)
-
-
-cdef int place_again(Code made, const Instruction *code, const uint32_t *order, uint32_t leaves) except -1:
+cdef int give_places(Code made, const Instruction *code, const uint32_t *order, uint32_t leaves) except -1:
     """Give each result a slot that nobody needs any more, the one that was given back last."""
     cdef uint32_t *place = NULL     # freed below, as the next two
     cdef uint32_t *last_use = NULL  # position of the last instruction that reads a result; NONE for outputs
@@ -447,7 +415,6 @@ cdef void store(Code code, const double *slot, double *heads, size_t n, double *
 cdef int execute(Code code, const runner *run, double *slot, int *failed, const uint8_t *stop) except -1 nogil:
     """Run all segments, with looks at pending signals and at `stop`. Return whether it was stopped."""
     cdef const uint32_t *p = code.places
-    cdef double *d = slot + code.variables + code.parameters + code.constants   # of results that follow each other
     cdef size_t k = 0
     cdef size_t until, work
     while k < code.count:
@@ -457,15 +424,12 @@ cdef int execute(Code code, const runner *run, double *slot, int *failed, const 
             work += code.segments[until].n
             until += 1
         if code.width == 1:
-            run.one(&code.segments[k], until - k, p, slot, d, failed, other)
-            p += 3 * work
-            d += work
+            run.one(&code.segments[k], until - k, p, slot, failed, other)
+        elif code.width == 4:
+            run.four(&code.segments[k], until - k, p, slot, failed, other)
         else:
-            if code.width == 4:
-                run.four(&code.segments[k], until - k, p, slot, d, failed, other)
-            else:
-                run.eight(&code.segments[k], until - k, p, slot, d, failed, other)
-            p += 4 * work
+            run.eight(&code.segments[k], until - k, p, slot, failed, other)
+        p += 4 * work
         k = until
         if k < code.count:
             if stop[0]:

@@ -1,7 +1,7 @@
 /* The loops of a Program, compiled for each kind of processor as those of vectors.h, for one row of inputs or several side by side.
  *
- * A program is straight-line code over slots: segments of instructions of one op. An instruction is the places of three operands,
- * and, for several rows, that of its result. A slot has a number for each row.
+ * A program is straight-line code over slots, which have a number for each row: segments of instructions of one op. An instruction
+ * is the places of three operands and of its result.
  */
 #ifndef MICROGPT_PROGRAM_H
 #define MICROGPT_PROGRAM_H
@@ -17,6 +17,10 @@ enum {
     CODE_RELU = 3,
     CODE_TANH = 4,
     CODE_SQRT = 6,
+    CODE_MINIMUM_CONSTANT = 30,
+    CODE_MAXIMUM_CONSTANT = 31,
+    CODE_MINIMUM = 38,
+    CODE_MAXIMUM = 39,
     CODE_LARGER = 60,    /* b if it is larger, else a, as Python's max */
     CODE_RECIPROCAL = 61, /* a ** -1 where that and its derivative are ordinary numbers */
     CODE_SQUARE = 62,    /* a ** 2, as well */
@@ -37,16 +41,23 @@ struct segment {
 typedef double (*other_op)(uint32_t op, double x, double y, double z, int *failed);
 
 struct runner {
-    void (*one)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, double *d, int *failed,
+    void (*one)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
                 other_op other);
-    void (*four)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, double *d, int *failed,
+    void (*four)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
                  other_op other);
-    void (*eight)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, double *d, int *failed,
+    void (*eight)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
                   other_op other);
 };
 
 /* The bounds of _ops.pxd within which x ** -1 and x ** 2, and their derivatives, are ordinary numbers. */
 EACH int is_ordinary(double x) { return 1e-75 < fabs(x) && fabs(x) < 1e75; }
+
+/* The partial of a minimum or maximum by x: a half at a tie, of two nan, too; a nan alone loses. */
+EACH double taken_partial(double x, double y, int better)
+{
+    const int tie = (x == y) | ((x != x) & (y != y));
+    return tie ? 0.5 : better | (y != y) ? 1.0 : 0.0;
+}
 
 EACH double exp_or_fail(double x, int *failed)
 {

@@ -76,8 +76,8 @@ EACH int RUN(power_lanes)(lanes x, lanes *y, uint32_t op)
 
 /* A segment of an op with a loop of its own. `to` may be one of the operands. */
 #define FOR_EACH(...)                                                                                                           \
-    for (i = 0; i < n; i++, p += size, d += width) {                                                                            \
-        double *const to = width == 1 ? d : s + p[3];                                                           \
+    for (i = 0; i < n; i++, p += 4) {                                                                                           \
+        double *const to = s + p[3];                                                                                            \
         const double *const a = s + p[0], *const b = s + p[1];                                  \
         const double *const c = s + p[2];                                                                       \
         (void)b, (void)c;                                                                                                       \
@@ -95,7 +95,7 @@ EACH int RUN(power_lanes)(lanes x, lanes *y, uint32_t op)
 #define FOR_EACH_QUICKLY(quick)                                                                                                 \
     if (width > 1) {                                                                                                            \
         doubts = 0;                                                                                                             \
-        for (i = 0; i < n; i++, p += size) {                                                                                    \
+        for (i = 0; i < n; i++, p += 4) {                                                                                       \
             double *const to = s + p[3];                                                                        \
             const double *const a = s + p[0];                                                                   \
             for (j = 0; j < width; j += LANES) {                                                                                \
@@ -121,10 +121,10 @@ EACH int RUN(power_lanes)(lanes x, lanes *y, uint32_t op)
 #define FOR_EACH_QUICKLY(quick)
 #endif
 
-EACH void RUN(run_segments)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, double *d, int *failed,
+/* Run the segments on the slots `s`. failed[j] becomes 1 if an op has no value in row j. */
+EACH void RUN(run_segments)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
                             other_op other, const int width)
 {
-    const size_t size = width == 1 ? 3 : 4;
     const int has_fma = VECTOR_FMA;
     size_t i, k, n;
     int j;
@@ -138,22 +138,20 @@ EACH void RUN(run_segments)(const struct segment *segment, size_t segments, cons
         switch (op) {
         case CODE_MADD:
             if (width == 1) {
-                for (i = 0; i < n; i++, p += 3, d++)
-                    *d = s[p[0]] * s[p[1]] + s[p[2]];
+                for (i = 0; i < n; i++, p += 4)
+                    s[p[3]] = s[p[0]] * s[p[1]] + s[p[2]];
                 break;
             }
             FOR_EACH(for (j = 0; j < width; j += LANES) AT(to + j) = AT(a + j) * AT(b + j) + AT(c + j);)
         case CODE_EXP:
             FOR_EACH_QUICKLY(RUN(exp_lanes)(x, &y))
 #if VECTOR_FMA
-            for (; n >= 4; n -= 4, p += 12, d += 4) {
-                const lanes x = {s[p[0]], s[p[3]], s[p[6]], s[p[9]]};
+            for (; n >= LANES; n -= LANES, p += 4 * LANES) {
+                const lanes x = {s[p[0]], s[p[4]], s[p[8]], s[p[12]]};
                 lanes y;
                 const int sure = RUN(exp_lanes)(x, &y);
-                AT(d) = y;
-                for (j = 0; sure != EVERY_LANE && j < LANES; j++)
-                    if (!(sure >> j & 1))
-                        d[j] = exp_or_fail(s[p[3 * j]], failed);
+                for (j = 0; j < LANES; j++)
+                    s[p[4 * j + 3]] = sure >> j & 1 ? y[j] : exp_or_fail(x[j], failed);
             }
 #endif
             FOR_EACH_ROW(to[j] = exp_or_fail(x, &failed[j]))
@@ -165,6 +163,22 @@ EACH void RUN(run_segments)(const struct segment *segment, size_t segments, cons
             FOR_EACH_ROW(to[j] = tanh(x))
         case CODE_SQRT:
             FOR_EACH_ROW(failed[j] |= x <= 0.0; to[j] = sqrt(x))
+        case CODE_MINIMUM:
+        case CODE_MINIMUM_CONSTANT:
+            FOR_EACH_ROW(to[j] = (x < b[j]) | (b[j] != b[j]) ? x : b[j])
+        case CODE_MAXIMUM:
+        case CODE_MAXIMUM_CONSTANT:
+            FOR_EACH_ROW(to[j] = (x > b[j]) | (b[j] != b[j]) ? x : b[j])
+        case CODE_PARTIAL_A + CODE_MINIMUM:
+        case CODE_PARTIAL_A + CODE_MINIMUM_CONSTANT:
+            FOR_EACH_ROW(to[j] = taken_partial(x, b[j], x < b[j]))
+        case CODE_PARTIAL_B + CODE_MINIMUM:
+            FOR_EACH_ROW(to[j] = taken_partial(b[j], x, b[j] < x))
+        case CODE_PARTIAL_A + CODE_MAXIMUM:
+        case CODE_PARTIAL_A + CODE_MAXIMUM_CONSTANT:
+            FOR_EACH_ROW(to[j] = taken_partial(x, b[j], x > b[j]))
+        case CODE_PARTIAL_B + CODE_MAXIMUM:
+            FOR_EACH_ROW(to[j] = taken_partial(b[j], x, b[j] > x))
         case CODE_LARGER:
 #if VECTOR_FMA
             if (width > 1) {
@@ -197,22 +211,22 @@ EACH void RUN(run_segments)(const struct segment *segment, size_t segments, cons
     }
 }
 
-static void RUN(run_one)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, double *d, int *failed,
+static void RUN(run_one)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
                          other_op other)
 {
-    RUN(run_segments)(segment, segments, p, s, d, failed, other, 1);
+    RUN(run_segments)(segment, segments, p, s, failed, other, 1);
 }
 
-static void RUN(run_four)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, double *d, int *failed,
+static void RUN(run_four)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
                           other_op other)
 {
-    RUN(run_segments)(segment, segments, p, s, d, failed, other, 4);
+    RUN(run_segments)(segment, segments, p, s, failed, other, 4);
 }
 
-static void RUN(run_eight)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, double *d, int *failed,
+static void RUN(run_eight)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
                            other_op other)
 {
-    RUN(run_segments)(segment, segments, p, s, d, failed, other, 8);
+    RUN(run_segments)(segment, segments, p, s, failed, other, 8);
 }
 
 static const struct runner RUN(runner) = {RUN(run_one), RUN(run_four), RUN(run_eight)};
