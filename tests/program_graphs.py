@@ -178,6 +178,7 @@ def main() -> int:
     count = 0
     for seed in range(given.seed, given.seed + given.graphs):
         found = difference(seed)
+        twin.mixed.clear()
         count += 1
         if found:
             print(f"seed {seed}: {found}")

@@ -12,11 +12,11 @@ cdef extern from "program.h" nogil:
     ctypedef double (*other_op)(uint32_t op, double x, double y, double z, int *failed) noexcept nogil
 
     struct runner:
-        void (*one)(const segment *segments, size_t count, const uint32_t *p, double *s, int *failed,
+        const uint32_t *(*one)(const segment *segments, size_t count, const uint32_t *p, double *s, int *failed,
                     other_op other) noexcept nogil
-        void (*four)(const segment *segments, size_t count, const uint32_t *p, double *s, int *failed,
+        const uint32_t *(*four)(const segment *segments, size_t count, const uint32_t *p, double *s, int *failed,
                      other_op other) noexcept nogil
-        void (*eight)(const segment *segments, size_t count, const uint32_t *p, double *s, int *failed,
+        const uint32_t *(*eight)(const segment *segments, size_t count, const uint32_t *p, double *s, int *failed,
                       other_op other) noexcept nogil
 
     const runner *runner_named(const char *name)
@@ -30,7 +30,8 @@ cdef class Code:
     cdef readonly uint32_t slots
     cdef segment *segments
     cdef size_t count               # of segments
-    cdef uint32_t *places           # three slots of each instruction, or four: the fourth has the result
+    cdef uint32_t *places           # slots of each instruction's operands and result, times the width
+    cdef size_t words               # of these
     cdef size_t n                   # instructions
     cdef uint32_t *output           # slots
     cdef readonly uint32_t outputs

@@ -13,7 +13,8 @@ from libc.string cimport memcpy, memset
 
 from microgpt._ops cimport evaluate, partial_a, partial_b
 from microgpt._program_listing cimport (
-    CODE_LARGER, CODE_MADD, CODE_RECIPROCAL, CODE_SQUARE, LEAF_BIT, NONE, Instruction, list_gradient, list_product, list_values
+    CODE_LARGER, CODE_MADD, CODE_PROJECT, CODE_RECIPROCAL, CODE_SOFTMAX, CODE_SQUARE, LEAF_BIT, MOST_LOGITS, NONE, Instruction,
+    Logits, list_gradient, list_product, list_values
 )
 from microgpt._program_record cimport LARGER, SHIFT, Graph
 from microgpt._program_seconds cimport second
@@ -40,7 +41,8 @@ cdef extern from *:
     void free_aligned(void *p) noexcept nogil
 
 cdef enum:
-    KINDS = 384                     # ops of instructions
+    KINDS = 386                     # ops of instructions, all projections being one, CODE_PROJECT
+    PROJECTIONS = 34                # of the largest softmax
     BLOCK = 256                     # of the list, for several rows
     SPARE = 16                      # workspaces kept
     MOST_SLOTS = 1 << 28            # times the width they are 32-bit numbers
@@ -143,7 +145,7 @@ cdef class Code:
     @property
     def nbytes(self):
         """Bytes of the code and of one workspace."""
-        return (self.n * 4 * sizeof(uint32_t) + self.count * sizeof(segment)
+        return (self.words * sizeof(uint32_t) + self.count * sizeof(segment)
                 + (self.constants + self.slots * <size_t>self.width) * sizeof(double))
 
 
@@ -167,39 +169,64 @@ cdef inline void enqueue(Schedule *s, uint32_t kind, uint32_t i) noexcept nogil:
     s.length[kind] += 1
 
 
+cdef struct Operands:
+    const uint32_t *names
+    uint32_t n
+    uint32_t three[3]
+
+
+cdef inline void find_operands(const Instruction *i, const Logits *logits, const uint32_t *logit, Operands *found) noexcept nogil:
+    cdef const Logits *of
+    if i.op == CODE_SOFTMAX:
+        of = &logits[i.a ^ LEAF_BIT]
+        found.names = logit + of.first
+        found.n = of.n
+        return
+    found.three[0], found.three[1], found.three[2] = i.a, i.b, i.c
+    found.names = found.three
+    found.n = 1 if i.op >= CODE_PROJECT else 3
+
+
+cdef inline uint32_t kind_of(const Instruction *i) noexcept nogil:
+    return min(i.op, <uint32_t>CODE_PROJECT)
+
+
 cdef inline bint is_within(uint32_t name, uint32_t low) noexcept nogil:
     return not name & LEAF_BIT and name >= low
 
 
-cdef void schedule(const Instruction *code, uint32_t low, uint32_t high, Schedule *s, uint32_t *order) noexcept nogil:
+cdef void schedule(const Instruction *code, const Logits *logits, const uint32_t *logit, uint32_t low, uint32_t high, Schedule *s,
+                   uint32_t *order) noexcept nogil:
     """Write the numbers of the instructions [low, high) to `order`, grouped by kind."""
     cdef uint32_t n = high - low
     cdef uint32_t i, k, kind, done, user, begins
-    cdef uint32_t operand[3]
+    cdef Operands operand
     memset(s.waits, 0, n * sizeof(uint32_t))
     memset(s.user_start, 0, (n + 1) * sizeof(uint32_t))
     memset(s.length, 0, sizeof(s.length))
     for i in range(n):
-        operand[0], operand[1], operand[2] = code[low + i].a, code[low + i].b, code[low + i].c
-        for k in range(3):
-            if is_within(operand[k], low):
-                s.user_start[operand[k] - low] += 1
+        find_operands(&code[low + i], logits, logit, &operand)
+        for k in range(operand.n):
+            if is_within(operand.names[k], low):
+                s.user_start[operand.names[k] - low] += 1
                 s.waits[i] += 1
     for i in range(n):                  # now where the users of each end
         s.user_start[i + 1] += s.user_start[i]
     for i in range(n, 0, -1):           # each list is filled from its end
-        operand[0], operand[1], operand[2] = code[low + i - 1].a, code[low + i - 1].b, code[low + i - 1].c
-        for k in range(3):
-            if is_within(operand[k], low):
-                s.user_start[operand[k] - low] -= 1
-                s.user[s.user_start[operand[k] - low]] = i - 1
+        find_operands(&code[low + i - 1], logits, logit, &operand)
+        for k in range(operand.n):
+            if is_within(operand.names[k], low):
+                s.user_start[operand.names[k] - low] -= 1
+                s.user[s.user_start[operand.names[k] - low]] = i - 1
     for i in range(n):
         if s.waits[i] == 0:
-            enqueue(s, code[low + i].op, i)
+            enqueue(s, kind_of(&code[low + i]), i)
     done = 0
     kind = CODE_MADD
     while done < n:
-        if s.length[kind] == 0:
+        if s.length[CODE_PROJECT] > 0:      # they are there already
+            kind = CODE_PROJECT
+        elif s.length[kind] == 0:
             for k in range(KINDS):
                 if s.length[k] > s.length[kind]:
                     kind = k
@@ -216,7 +243,7 @@ cdef void schedule(const Instruction *code, uint32_t low, uint32_t high, Schedul
             for user in range(s.user_start[i], s.user_start[i + 1]):
                 s.waits[s.user[user]] -= 1
                 if s.waits[s.user[user]] == 0:
-                    enqueue(s, code[low + s.user[user]].op, s.user[user])
+                    enqueue(s, kind_of(&code[low + s.user[user]]), s.user[user])
         kind = CODE_MADD
 
 
@@ -255,22 +282,22 @@ cdef Code compile_listing(Listing x, uint32_t width):
         high = min(n, block)
         s.waits = <uint32_t *>allocate(high, sizeof(uint32_t))
         s.user_start = <uint32_t *>allocate(high + 1, sizeof(uint32_t))
-        s.user = <uint32_t *>allocate(3 * <size_t>high, sizeof(uint32_t))
+        s.user = <uint32_t *>allocate(3 * <size_t>high + x.logit_names, sizeof(uint32_t))
         s.next = <uint32_t *>allocate(high, sizeof(uint32_t))
         made.segments = <segment *>allocate(n, sizeof(segment))
-        made.places = <uint32_t *>allocate(4 * <size_t>n, sizeof(uint32_t))
+        made.places = <uint32_t *>allocate(4 * <size_t>n + 3 * <size_t>x.logit_names, sizeof(uint32_t))
         made.n = n
         with nogil:
             low = 0
             while low < n:
                 high = min(n, low + block)
-                schedule(code, low, high, &s, order + low)
+                schedule(code, x.logits, x.logit, low, high, &s, order + low)
                 low = high
         for i in range(made.outputs):
             made.output[i] = x.outputs[i]
             if not made.output[i] & LEAF_BIT:
                 made.output[i] = alive[made.output[i]]
-        give_places(made, code, order, leaves)
+        give_places(made, x, code, order, leaves)
     finally:
         free(alive)
         free(order)
@@ -284,8 +311,9 @@ cdef Code compile_listing(Listing x, uint32_t width):
 
 cdef uint32_t keep_needed(Listing x, uint32_t *alive, Instruction *code) except? NONE:
     """Copy what the outputs need to `code`, with their new names. Return how many."""
-    cdef uint32_t i, n
+    cdef uint32_t i, k, n
     cdef Instruction new
+    cdef Operands operand
     memset(alive, 0xff, x.n * sizeof(uint32_t))
     for i in x.outputs:
         if not i & LEAF_BIT:
@@ -293,13 +321,10 @@ cdef uint32_t keep_needed(Listing x, uint32_t *alive, Instruction *code) except?
     for i in range(x.n, 0, -1):
         if alive[i - 1] == NONE:
             continue
-        new = x.code[i - 1]
-        if not new.a & LEAF_BIT:
-            alive[new.a] = 0
-        if not new.b & LEAF_BIT:
-            alive[new.b] = 0
-        if not new.c & LEAF_BIT:
-            alive[new.c] = 0
+        find_operands(&x.code[i - 1], x.logits, x.logit, &operand)
+        for k in range(operand.n):
+            if not operand.names[k] & LEAF_BIT:
+                alive[operand.names[k]] = 0
     n = 0
     for i in range(x.n):
         if alive[i] == NONE:
@@ -311,6 +336,9 @@ cdef uint32_t keep_needed(Listing x, uint32_t *alive, Instruction *code) except?
         code[n].c = new.c if new.c & LEAF_BIT else alive[new.c]
         alive[i] = n
         n += 1
+    for i in range(x.logit_names):      # those of a softmax that nothing needs have no new number
+        if not x.logit[i] & LEAF_BIT:
+            x.logit[i] = alive[x.logit[i]]
     return n
 
 
@@ -328,55 +356,77 @@ cdef inline uint32_t place_of(uint32_t name, const uint32_t *place) noexcept nog
     return name ^ LEAF_BIT if name & LEAF_BIT else place[name]
 
 
-cdef int give_places(Code made, const Instruction *code, const uint32_t *order, uint32_t leaves) except -1:
+cdef int give_places(Code made, Listing x, const Instruction *code, const uint32_t *order, uint32_t leaves) except -1:
     """Give each result a slot that nobody needs any more, the one that was given back last."""
-    cdef uint32_t *place = NULL     # freed below, as the next two
+    cdef uint32_t *place = NULL     # freed below, as the next three
     cdef uint32_t *last_use = NULL  # position of the last instruction that reads a result; NONE for outputs
     cdef uint32_t *given_back = NULL
+    cdef uint32_t *projection = NULL    # instructions, PROJECTIONS for each softmax, NONE for those that nothing needs
     cdef uint32_t free_slots = 0
-    cdef uint32_t top = leaves
+    cdef uint32_t top = leaves + 1
+    cdef uint32_t unread = leaves   # the slot of results that nothing needs
     cdef uint32_t n = <uint32_t>made.n
-    cdef uint32_t i, k, name, slot
-    cdef uint32_t operand[3]
+    cdef uint32_t i, k, name, results
+    cdef uint32_t *result
     cdef uint32_t *p = made.places
     cdef bint begins
     cdef Instruction now
+    cdef Operands operand
     try:
         place = <uint32_t *>allocate(n, sizeof(uint32_t))
         last_use = <uint32_t *>allocate(n, sizeof(uint32_t))
         given_back = <uint32_t *>allocate(n, sizeof(uint32_t))
+        projection = <uint32_t *>allocate(PROJECTIONS * <size_t>x.softmaxes, sizeof(uint32_t))
+        memset(projection, 0xff, PROJECTIONS * <size_t>x.softmaxes * sizeof(uint32_t))
         for i in range(n):
-            now = code[order[i] & ~BEGINS]
-            last_use[order[i] & ~BEGINS] = i
-            operand[0], operand[1], operand[2] = now.a, now.b, now.c
-            for k in range(3):
-                if not operand[k] & LEAF_BIT:
-                    last_use[operand[k]] = i
+            name = order[i] & ~BEGINS
+            now = code[name]
+            last_use[name] = i
+            find_operands(&now, x.logits, x.logit, &operand)
+            for k in range(operand.n):
+                if not operand.names[k] & LEAF_BIT:
+                    last_use[operand.names[k]] = i
+            if now.op >= CODE_PROJECT:
+                projection[PROJECTIONS * <size_t>(code[now.a].a ^ LEAF_BIT) + now.op - CODE_PROJECT] = name
         for i in range(made.outputs):
             if not made.output[i] & LEAF_BIT:
                 last_use[made.output[i]] = NONE
         for i in range(n):
-            now = code[order[i] & ~BEGINS]
+            name = order[i] & ~BEGINS
+            now = code[name]
             begins = order[i] & BEGINS
-            operand[0], operand[1], operand[2] = now.a, now.b, now.c
-            for k in range(3):
-                p[k] = place_of(operand[k], place) * made.width
-            for k in range(3):      # the result may take the place of an operand
-                name = operand[k]
-                if not name & LEAF_BIT and last_use[name] == i:
-                    last_use[name] = NONE
-                    given_back[free_slots] = place[name]
+            if now.op >= CODE_PROJECT:
+                continue
+            find_operands(&now, x.logits, x.logit, &operand)
+            result = &name
+            results = 1
+            if now.op == CODE_SOFTMAX:
+                p[0] = operand.n
+                p += 1
+                result = &projection[PROJECTIONS * <size_t>(now.a ^ LEAF_BIT)]
+                results = 2 * operand.n + 2
+            for k in range(operand.n):
+                p[k] = place_of(operand.names[k], place) * made.width
+            p += operand.n
+            for k in range(operand.n):  # the result may take the place of an operand
+                if not operand.names[k] & LEAF_BIT and last_use[operand.names[k]] == i:
+                    last_use[operand.names[k]] = NONE
+                    given_back[free_slots] = place[operand.names[k]]
                     free_slots += 1
-            if free_slots > 0:
-                free_slots -= 1
-                slot = given_back[free_slots]
-            else:
-                slot = top
-                top += 1
-            place[order[i] & ~BEGINS] = slot
-            p[3] = slot * made.width
-            p += 4
+            for k in range(results):
+                if result[k] == NONE:
+                    p[k] = unread * made.width
+                    continue
+                if free_slots > 0:
+                    free_slots -= 1
+                    place[result[k]] = given_back[free_slots]
+                else:
+                    place[result[k]] = top
+                    top += 1
+                p[k] = place[result[k]] * made.width
+            p += results
             add_to_segments(made, now.op, begins)
+        made.words = p - made.places
         made.slots = top
         if top >= MOST_SLOTS:
             raise MemoryError(f"a program has at most {MOST_SLOTS} slots, this one needs {top}")
@@ -386,6 +436,7 @@ cdef int give_places(Code made, const Instruction *code, const uint32_t *order, 
         free(place)
         free(last_use)
         free(given_back)
+        free(projection)
     return 0
 
 
@@ -424,12 +475,11 @@ cdef int execute(Code code, const runner *run, double *slot, int *failed, const 
             work += code.segments[until].n
             until += 1
         if code.width == 1:
-            run.one(&code.segments[k], until - k, p, slot, failed, other)
+            p = run.one(&code.segments[k], until - k, p, slot, failed, other)
         elif code.width == 4:
-            run.four(&code.segments[k], until - k, p, slot, failed, other)
+            p = run.four(&code.segments[k], until - k, p, slot, failed, other)
         else:
-            run.eight(&code.segments[k], until - k, p, slot, failed, other)
-        p += 4 * work
+            p = run.eight(&code.segments[k], until - k, p, slot, failed, other)
         k = until
         if k < code.count:
             if stop[0]:

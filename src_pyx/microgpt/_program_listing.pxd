@@ -16,6 +16,9 @@ cdef extern from "program.h" nogil:
         CODE_SECOND_AA
         CODE_SECOND_AB
         CODE_SECOND_BB
+        CODE_SOFTMAX
+        CODE_PROJECT
+        MOST_LOGITS
 
 cdef enum:
     LEAF_BIT = 1 << 31              # set in the name of a leaf; else it is the number of an instruction
@@ -27,6 +30,10 @@ cdef struct Instruction:
     uint32_t b
     uint32_t c
 
+cdef struct Logits:                 # of a softmax
+    uint32_t first                  # of their names, among all such
+    uint32_t n
+
 cdef class Listing:
     cdef Graph g
     cdef uint32_t directions        # leaves after the inputs: the vector of a product with the Hessian
@@ -34,6 +41,10 @@ cdef class Listing:
     cdef Instruction *code          # each after its operands; owned, as the others
     cdef uint32_t n
     cdef uint32_t room
+    cdef Logits *logits             # of each softmax: the leaf named by its instruction is its number here
+    cdef uint32_t softmaxes
+    cdef uint32_t *logit            # names
+    cdef uint32_t logit_names
     cdef uint32_t *found            # hash table of instructions, NONE for none: equal ones are one
     cdef uint32_t found_mask
     cdef double *constant           # leaves after the fixed ones
@@ -49,6 +60,7 @@ cdef class Listing:
 
     cdef uint32_t number(self, double x) except? 0
     cdef int grow(self) except -1
+    cdef uint32_t put_softmax(self, const uint32_t *nodes, uint32_t n) except? 0
     cdef uint32_t put(self, uint32_t op, uint32_t a, uint32_t b, uint32_t c) except? 0
 
 cdef Listing list_values(Graph g)

@@ -7,6 +7,7 @@ All arithmetic is a * b + c with two roundings: a product is a * b + -0.0, a sum
 starts at +0.0, as the reference's does, so it is never -0.0, and one that is passed on as it is, is not computed again.
 """
 
+from libc.math cimport signbit
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -34,6 +35,8 @@ cdef inline uint64_t hash_of(const Instruction *i) noexcept nogil:
 cdef class Listing:
     def __dealloc__(self):
         free(self.code)
+        free(self.logits)
+        free(self.logit)
         free(self.found)
         free(self.constant)
         free(self.value)
@@ -80,6 +83,21 @@ cdef class Listing:
         self.n += 1
         return self.n - 1
 
+    cdef uint32_t put_softmax(self, const uint32_t *nodes, uint32_t n) except? 0:
+        """Return the softmax of the values of `n` nodes. Its exponentials, their sum, the inverse of that, and the products of both
+        are its projections.
+        """
+        cdef uint32_t i
+        reallocate(<void **>&self.logits, rounded_up(self.softmaxes + 1), sizeof(Logits))
+        reallocate(<void **>&self.logit, rounded_up(self.logit_names + n), sizeof(uint32_t))
+        self.logits[self.softmaxes] = Logits(self.logit_names, n)
+        for i in range(n):
+            self.logit[self.logit_names + i] = self.value[nodes[i]]
+        self.logit_names += n
+        self.softmaxes += 1
+        i = LEAF_BIT | (self.softmaxes - 1)
+        return self.put(CODE_SOFTMAX, i, i, i)
+
     cdef int grow(self) except -1:
         """Make room for twice as many instructions. The table stays half empty."""
         cdef uint32_t room = 2 * self.room if self.room > 0 else 1024
@@ -97,6 +115,14 @@ cdef class Listing:
                 place = (place + 1) & self.found_mask
             self.found[place] = k
         return 0
+
+
+cdef inline size_t rounded_up(size_t n) noexcept nogil:
+    """The power of two that is not below `n`: an array that grows by ones has that room."""
+    cdef size_t room = 64
+    while room < n:
+        room *= 2
+    return room
 
 
 cdef uint32_t *new_names(size_t n) except NULL:
@@ -132,13 +158,31 @@ cdef int put_values(Listing x) except -1:
     cdef uint32_t one = x.number(1.0)
     cdef uint32_t minus_zero = x.number(-0.0)
     cdef uint32_t minus_one = x.number(-1.0)
-    cdef uint32_t i, k, a, b, result, factor, other
+    cdef uint32_t i, k, a, b, result, factor, other, n
+    cdef uint32_t softmax = NONE    # the last one
+    cdef uint32_t first_shift = 0   # its first node, and how many it has
+    cdef uint32_t logits = 0
+    cdef uint32_t added = 0         # exponentials that `sum` is the sum of
+    cdef uint32_t sum = NONE
     cdef uint8_t op, of
     for i in range(g.leaves, g.nodes):
         k = i - g.leaves
         op = g.op[k]
         a = x.value[g.a[k]]
         b = a if is_unary(op) and op != SHIFT else x.value[g.b[k]]
+        if op == SHIFT and i >= first_shift + logits:
+            n = whole_softmax(g, k)
+            if n > 0:
+                softmax = x.put_softmax(&g.a[k], n)
+                first_shift = i
+                logits = n
+                sum = NONE
+                added = 0
+        if softmax != NONE:
+            result = projection(x, g, k, softmax, first_shift, logits, &sum, &added)
+            if result != NONE:
+                x.value[i] = result
+                continue
         if op == MUL:
             result = x.put(CODE_MADD, a, b, minus_zero)
         elif op == MUL_CONSTANT:
@@ -166,8 +210,65 @@ cdef int put_values(Listing x) except -1:
             result = x.put(CODE_SQUARE, a, a, a)
         else:
             result = x.put(op, a, x.number(g.k[k]) if FIRST_CONSTANT <= op <= LAST_UNARY else b, a)
+        if softmax != NONE and added > 0 and sum == NONE:
+            sum = result
         x.value[i] = result
     return 0
+
+
+cdef uint32_t whole_softmax(Graph g, uint32_t k) noexcept nogil:
+    """Return how many nodes from computed node `k` on are shifts by the maximum of what they are computed from; 0 if that is of
+    others, too, or if they are too few or too many.
+    """
+    cdef uint32_t n = 0
+    cdef uint32_t maximum = g.b[k]
+    cdef uint32_t i, link
+    while k + n < g.nodes - g.leaves and g.op[k + n] == SHIFT and g.b[k + n] == maximum:
+        n += 1
+    if not 2 <= n <= MOST_LOGITS or maximum < g.leaves + n - 2:
+        return 0
+    for i in range(1, n):
+        link = maximum - g.leaves - (n - 1 - i)
+        if g.op[link] != LARGER or g.b[link] != g.a[k + i] or g.a[link] != (g.a[k] if i == 1 else g.leaves + link - 1):
+            return 0
+    return n
+
+
+cdef inline bint is_projection(Listing x, uint32_t name, uint32_t softmax, uint32_t k) noexcept nogil:
+    return not name & LEAF_BIT and x.code[name].op == CODE_PROJECT + k and x.code[name].a == softmax
+
+
+cdef uint32_t projection(Listing x, Graph g, uint32_t k, uint32_t softmax, uint32_t first_shift, uint32_t n, uint32_t *sum,
+                         uint32_t *added) except? 0:
+    """Return the part of a softmax that computed node `k` is: an exponential, their sum, its inverse, a product. NONE for others.
+
+    `sum`, `added`: the sum so far and of how many exponentials it is; NONE if the node is the next sum, but not the last.
+    """
+    cdef uint8_t op = g.op[k]
+    cdef uint32_t a = x.value[g.a[k]]
+    cdef uint32_t b, i
+    if op == EXP and first_shift <= g.a[k] < first_shift + n:
+        return x.put(CODE_PROJECT + g.a[k] - first_shift, softmax, softmax, softmax)
+    if op == ADD_CONSTANT and is_projection(x, a, softmax, 0) and g.k[k] == 0.0 and not signbit(g.k[k]):
+        added[0] = 1
+        sum[0] = NONE
+        return NONE
+    if op == ADD and added[0] > 0 and a == sum[0] and is_projection(x, x.value[g.b[k]], softmax, added[0]):
+        added[0] += 1
+        sum[0] = NONE
+        if added[0] < n:
+            return NONE
+        added[0] = 0
+        return x.put(CODE_PROJECT + n, softmax, softmax, softmax)
+    if op == POW_CONSTANT and g.k[k] == -1.0 and is_projection(x, a, softmax, n):
+        return x.put(CODE_PROJECT + n + 1, softmax, softmax, softmax)
+    if op == MUL:
+        b = x.value[g.b[k]]
+        if is_projection(x, b, softmax, n + 1) and not a & LEAF_BIT and x.code[a].a == softmax and (
+                CODE_PROJECT <= x.code[a].op < CODE_PROJECT + n):
+            i = x.code[a].op - CODE_PROJECT
+            return x.put(CODE_PROJECT + n + 2 + i, softmax, softmax, softmax)
+    return NONE
 
 
 cdef inline bint is_product(Graph g, uint32_t i) noexcept nogil:

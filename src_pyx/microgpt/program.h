@@ -29,7 +29,10 @@ enum {
     CODE_PARTIAL_B = 128,
     CODE_SECOND_AA = 192,
     CODE_SECOND_AB = 256,
-    CODE_SECOND_BB = 320
+    CODE_SECOND_BB = 320,
+    CODE_SOFTMAX = 384, /* of n logits: n, their places, those of n exponentials, the sum, its inverse, n products */
+    CODE_PROJECT = 385, /* added to a number: that result of a softmax, which needs no instruction */
+    MOST_LOGITS = 16
 };
 
 struct segment {
@@ -40,12 +43,13 @@ struct segment {
 /* The value of an op without a loop of its own here. Where it has none, `failed` becomes 1. */
 typedef double (*other_op)(uint32_t op, double x, double y, double z, int *failed);
 
+/* Each returns where the instructions end. */
 struct runner {
-    void (*one)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
+    const uint32_t *(*one)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
                 other_op other);
-    void (*four)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
+    const uint32_t *(*four)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
                  other_op other);
-    void (*eight)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
+    const uint32_t *(*eight)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
                   other_op other);
 };
 

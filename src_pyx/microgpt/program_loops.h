@@ -121,8 +121,56 @@ EACH int RUN(power_lanes)(lanes x, lanes *y, uint32_t op)
 #define FOR_EACH_QUICKLY(quick)
 #endif
 
+/* One softmax. Its results may replace the logits. */
+EACH void RUN(softmax)(const uint32_t *p, double *s, int *failed, other_op other, const int width, const int n)
+{
+    double exps[MOST_LOGITS * 8 + LANES], top[8], sum[8];
+    int i, j;
+    p++;
+    for (j = 0; j < width; j++)
+        top[j] = s[p[0] + j];
+    for (i = 1; i < n; i++)
+        for (j = 0; j < width; j++)
+            top[j] = s[p[i] + j] > top[j] ? s[p[i] + j] : top[j];
+    for (i = 0; i < n; i++)
+        for (j = 0; j < width; j++)
+            exps[i * width + j] = -top[j] + s[p[i] + j];
+    i = 0;
+#if VECTOR_FMA
+    for (j = 0; j < LANES; j++) /* what is beyond the last */
+        exps[n * width + j] = 0.0;
+    for (; width > 1 && i < n * width; i += LANES) {
+        const lanes x = AT(exps + i);
+        lanes y;
+        const int sure = RUN(exp_lanes)(x, &y);
+        AT(exps + i) = y;
+        for (j = 0; sure != EVERY_LANE && j < LANES; j++)
+            if (!(sure >> j & 1))
+                exps[i + j] = exp(x[j]);
+    }
+#endif
+    for (; i < n * width; i++)
+        exps[i] = exp(exps[i]);
+    for (j = 0; j < width; j++)
+        sum[j] = 0.0;
+    for (i = 0; i < n; i++)
+        for (j = 0; j < width; j++) {
+            sum[j] += exps[i * width + j];
+            s[p[n + i] + j] = exps[i * width + j];
+        }
+    for (j = 0; j < width; j++) {
+        const double x = sum[j];
+        s[p[2 * n] + j] = x;
+        sum[j] = is_ordinary(x) ? power(x, -1.0, VECTOR_FMA) : other(CODE_RECIPROCAL, x, x, x, &failed[j]);
+        s[p[2 * n + 1] + j] = sum[j];
+    }
+    for (i = 0; i < n; i++)
+        for (j = 0; j < width; j++)
+            s[p[2 * n + 2 + i] + j] = exps[i * width + j] * sum[j];
+}
+
 /* Run the segments on the slots `s`. failed[j] becomes 1 if an op has no value in row j. */
-EACH void RUN(run_segments)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
+EACH const uint32_t *RUN(run_segments)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
                             other_op other, const int width)
 {
     const int has_fma = VECTOR_FMA;
@@ -146,7 +194,7 @@ EACH void RUN(run_segments)(const struct segment *segment, size_t segments, cons
         case CODE_EXP:
             FOR_EACH_QUICKLY(RUN(exp_lanes)(x, &y))
 #if VECTOR_FMA
-            for (; n >= LANES; n -= LANES, p += 4 * LANES) {
+            for (; n >= 2 * LANES; n -= LANES, p += 4 * LANES) {
                 const lanes x = {s[p[0]], s[p[4]], s[p[8]], s[p[12]]};
                 lanes y;
                 const int sure = RUN(exp_lanes)(x, &y);
@@ -198,6 +246,15 @@ EACH void RUN(run_segments)(const struct segment *segment, size_t segments, cons
         case CODE_RECIPROCAL_PARTIAL:
             FOR_EACH_QUICKLY(RUN(power_lanes)(x, &y, CODE_RECIPROCAL_PARTIAL))
             FOR_EACH_ROW(to[j] = -power(x, -2.0, has_fma))
+        case CODE_SOFTMAX:
+            for (i = 0; i < n; i++) {
+                if (p[0] == 4)
+                    RUN(softmax)(p, s, failed, other, width, 4);
+                else
+                    RUN(softmax)(p, s, failed, other, width, (int)p[0]);
+                p += 3 + 3 * p[0];
+            }
+            break;
         case CODE_PARTIAL_A + CODE_LOG:
             FOR_EACH(if (width == 1) to[0] = 1.0 / a[0];
                      else for (j = 0; j < width; j += LANES) AT(to + j) = 1.0 / AT(a + j);)
@@ -209,24 +266,25 @@ EACH void RUN(run_segments)(const struct segment *segment, size_t segments, cons
             FOR_EACH_ROW(to[j] = other(op, x, b[j], c[j], &failed[j]))
         }
     }
+    return p;
 }
 
-static void RUN(run_one)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
+static const uint32_t *RUN(run_one)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
                          other_op other)
 {
-    RUN(run_segments)(segment, segments, p, s, failed, other, 1);
+    return RUN(run_segments)(segment, segments, p, s, failed, other, 1);
 }
 
-static void RUN(run_four)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
+static const uint32_t *RUN(run_four)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
                           other_op other)
 {
-    RUN(run_segments)(segment, segments, p, s, failed, other, 4);
+    return RUN(run_segments)(segment, segments, p, s, failed, other, 4);
 }
 
-static void RUN(run_eight)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
+static const uint32_t *RUN(run_eight)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
                            other_op other)
 {
-    RUN(run_segments)(segment, segments, p, s, failed, other, 8);
+    return RUN(run_segments)(segment, segments, p, s, failed, other, 8);
 }
 
 static const struct runner RUN(runner) = {RUN(run_one), RUN(run_four), RUN(run_eight)};
