@@ -1,4 +1,4 @@
-from typing import Any as Buffer
+from _typeshed import ReadableBuffer, WriteableBuffer
 
 from microgpt._program_record import Graph
 
@@ -13,18 +13,18 @@ class Code:
 
 def run_rows(
     code: Code,
-    parameters: Buffer,
-    rows: Buffer,
-    heads: Buffer,
+    parameters: ReadableBuffer,
+    rows: ReadableBuffer,
+    heads: WriteableBuffer,
     n: int,
-    rest: Buffer,
+    rest: WriteableBuffer,
     first: int,
     last: int,
     go_on: bool,
-    stop: Buffer,
+    stop: ReadableBuffer,
 ) -> int: ...
-def add_rows(rows: Buffer, n: int, total: Buffer) -> None: ...
+def add_rows(rows: ReadableBuffer, n: int, total: WriteableBuffer) -> None: ...
 def compile_values(g: Graph, width: int) -> Code: ...
 def compile_gradient(g: Graph, output: int | None, width: int, all_nodes: bool = False) -> Code: ...
 def compile_product(g: Graph, output: int | None, width: int) -> Code: ...
-def explain(g: Graph, parameters: Buffer, row: Buffer) -> None: ...
+def explain(g: Graph, parameters: ReadableBuffer, row: ReadableBuffer) -> None: ...

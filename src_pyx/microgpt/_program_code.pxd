@@ -11,13 +11,13 @@ cdef extern from "program.h" nogil:
 
     ctypedef double (*other_op)(uint32_t op, double x, double y, double z, int *failed) noexcept nogil
 
+    ctypedef const uint32_t *(*run_code)(const segment *segments, size_t count, const uint32_t *p, double *s, int *failed,
+                                         other_op other) noexcept nogil
+
     struct runner:
-        const uint32_t *(*one)(const segment *segments, size_t count, const uint32_t *p, double *s, int *failed,
-                    other_op other) noexcept nogil
-        const uint32_t *(*four)(const segment *segments, size_t count, const uint32_t *p, double *s, int *failed,
-                     other_op other) noexcept nogil
-        const uint32_t *(*eight)(const segment *segments, size_t count, const uint32_t *p, double *s, int *failed,
-                      other_op other) noexcept nogil
+        run_code one
+        run_code four
+        run_code eight
 
     const runner *runner_named(const char *name)
 

@@ -41,8 +41,8 @@ cdef extern from *:
     void free_aligned(void *p) noexcept nogil
 
 cdef enum:
-    KINDS = 386                     # ops of instructions, all projections being one, CODE_PROJECT
-    PROJECTIONS = 34                # of the largest softmax
+    KINDS = CODE_PROJECT + 1        # ops of instructions, all projections being one
+    PROJECTIONS = 2 * MOST_LOGITS + 2   # of the largest softmax
     BLOCK = 256                     # of the list, for several rows
     SPARE = 16                      # workspaces kept
     MOST_SLOTS = 1 << 28            # times the width they are 32-bit numbers

@@ -84,8 +84,8 @@ cdef class Listing:
         return self.n - 1
 
     cdef uint32_t put_softmax(self, const uint32_t *nodes, uint32_t n) except? 0:
-        """Return the softmax of the values of `n` nodes. Its exponentials, their sum, the inverse of that, and the products of both
-        are its projections.
+        """Return the softmax of the values of `n` nodes. Its exponentials, their sum, the inverse of that, and the products of
+        both are its projections.
         """
         cdef uint32_t i
         reallocate(<void **>&self.logits, rounded_up(self.softmaxes + 1), sizeof(Logits))

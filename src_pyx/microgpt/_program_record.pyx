@@ -228,22 +228,23 @@ def record_graph(outputs, inputs, parameters):
     cdef uint32_t *new_id = NULL    # of what is reached: the node of the graph
     cdef uint32_t top = 0
     cdef uint32_t i
-    list_ids(outputs, "outputs", output_ids)
-    list_ids(inputs, "inputs", leaf_ids)
-    list_ids(parameters, "parameters", parameter_ids)
-    if not output_ids:
-        raise ValueError("a program needs at least one output, got none")
-    if not leaf_ids:
-        raise ValueError("a program needs at least one input, got none")
-    g.inputs = <uint32_t>len(leaf_ids)
-    g.parameters = <uint32_t>len(parameter_ids)
-    g.outputs = <uint32_t>len(output_ids)
-    leaf_ids.extend(parameter_ids)
-    g.parameter_data = []
-    for i in parameter_ids:
-        g.parameter_data.append(t.data[i])
-    top = max(max(output_ids), max(leaf_ids))
+    t.fixed += 1                    # the interpreter may run any code between two of its instructions: ids stay as they are
     try:
+        list_ids(outputs, "outputs", output_ids)
+        list_ids(inputs, "inputs", leaf_ids)
+        list_ids(parameters, "parameters", parameter_ids)
+        if not output_ids:
+            raise ValueError("a program needs at least one output, got none")
+        if not leaf_ids:
+            raise ValueError("a program needs at least one input, got none")
+        g.inputs = <uint32_t>len(leaf_ids)
+        g.parameters = <uint32_t>len(parameter_ids)
+        g.outputs = <uint32_t>len(output_ids)
+        leaf_ids.extend(parameter_ids)
+        g.parameter_data = []
+        for i in parameter_ids:
+            g.parameter_data.append(t.data[i])
+        top = max(max(output_ids), max(leaf_ids))
         reached = <uint8_t *>calloc(top + <size_t>1, 1)
         new_id = <uint32_t *>malloc((top + <size_t>1) * sizeof(uint32_t))
         if reached == NULL or new_id == NULL:
@@ -268,6 +269,7 @@ def record_graph(outputs, inputs, parameters):
         for i in range(g.outputs):
             g.output[i] = new_id[<uint32_t>output_ids[i]]
     finally:
+        t.fixed -= 1
         free(reached)
         free(new_id)
     return g, None if isinstance(outputs, Value) else g.outputs

@@ -43,14 +43,13 @@ struct segment {
 /* The value of an op without a loop of its own here. Where it has none, `failed` becomes 1. */
 typedef double (*other_op)(uint32_t op, double x, double y, double z, int *failed);
 
-/* Each returns where the instructions end. */
+/* Runs `count` segments of instructions from `p` on, on the slots `s`; returns where these end. failed[j] becomes 1 if an op has no
+ * value in row j. */
+typedef const uint32_t *(*run_code)(const struct segment *segments, size_t count, const uint32_t *p, double *s, int *failed,
+                                    other_op other);
+
 struct runner {
-    const uint32_t *(*one)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
-                other_op other);
-    const uint32_t *(*four)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
-                 other_op other);
-    const uint32_t *(*eight)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
-                  other_op other);
+    run_code one, four, eight; /* rows at once */
 };
 
 /* The bounds of _ops.pxd within which x ** -1 and x ** 2, and their derivatives, are ordinary numbers. */

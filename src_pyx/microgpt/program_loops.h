@@ -169,7 +169,7 @@ EACH void RUN(softmax)(const uint32_t *p, double *s, int *failed, other_op other
             s[p[2 * n + 2 + i] + j] = exps[i * width + j] * sum[j];
 }
 
-/* Run the segments on the slots `s`. failed[j] becomes 1 if an op has no value in row j. */
+/* As run_code says. */
 EACH const uint32_t *RUN(run_segments)(const struct segment *segment, size_t segments, const uint32_t *p, double *s, int *failed,
                             other_op other, const int width)
 {
