@@ -74,6 +74,7 @@ if sys.implementation.name == "cpython":
     from microgpt._vector import Vector
     from microgpt.model import GPT, GPTConfig
     from microgpt.optim import Adam
+    from microgpt.programs import Program, program, record
     from microgpt.sampler import generate
     from microgpt.tokenizer import CharTokenizer
 
@@ -83,6 +84,7 @@ if sys.implementation.name == "cpython":
         "CharTokenizer",
         "GPTConfig",
         "Matrix",
+        "Program",
         "Rows",
         "Value",
         "Vector",
@@ -109,6 +111,8 @@ if sys.implementation.name == "cpython":
         "maximum",
         "minimum",
         "no_grad",
+        "program",
+        "record",
         "relu",
         "rmsnorm",
         "sigmoid",

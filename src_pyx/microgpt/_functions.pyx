@@ -17,7 +17,7 @@ from microgpt._tape cimport (
     ACOS, ADD_CONSTANT, ASIN, ATAN, ATAN2, ATAN2_CONSTANT, BLOCK_END, CONSTANT_ATAN2, COS, COSH, ERF, EXP, EXPM1, FLOOR, GELU,
     HYPOT, HYPOT_CONSTANT, LGAMMA, LOG, LOG1P, LOG2, LOG10, MAXIMUM, MAXIMUM_CONSTANT, MINIMUM, MINIMUM_CONSTANT, MUL,
     MUL_CONSTANT, POW_CONSTANT, RELU, SIGMOID, SILU, SIN, SINH, SOFTPLUS, SQRT, TANH, WHERE, Handle, anchor,
-    put_pair, reserve, reserve_listed, tape
+    note_shift, put_pair, reserve, reserve_listed, tape
 )
 from microgpt._value cimport Value, as_number, binary, constant, new_value, number, unary
 from microgpt._vector cimport Vector, apply, as_vector, as_whole, elements, new_vector, settle_result
@@ -259,7 +259,7 @@ cdef uint32_t put_exponentials(Operands z, Sets s) except 0:
             for i in range(1, n):
                 if tape.data[at(of_set, i)] > top:
                     top = tape.data[at(of_set, i)]
-            put_constant_run(ADD_CONSTANT, of_set, n, -top)
+            note_shift(tape, put_constant_run(ADD_CONSTANT, of_set, n, -top), n)
             first += n
         n += s.growth
     return put_unary_run(EXP, run(start), first)

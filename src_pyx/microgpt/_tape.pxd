@@ -149,6 +149,11 @@ cdef struct Run:
     uint32_t first                  # nodes [first, first + count), of one op, operands each the same step further; or one node
     uint32_t count
 
+cdef struct Shift:                  # the nodes [first, first + count) subtract the maximum of what `size` nodes of softmax are of
+    uint32_t first
+    uint32_t count
+    uint32_t size                   # more than `count` where a collection has taken some
+
 cdef struct Tape:
     double *data                    # the value
     double *grad                    # d(root)/d(node), summed over every use
@@ -180,6 +185,9 @@ cdef struct Tape:
     size_t pool_top                 # first free word
     size_t pool_capacity
 
+    Shift *shift                    # of each softmax, in the order of their ids: the maximum is a number, no edge shows it
+    size_t shifts
+    size_t shifts_capacity
     uint32_t least_top              # the nodes below have been the same since this was last raised (_plans.pyx)
 
     uint64_t *write_clock           # log of leaf writes: the stamp given out ...
@@ -322,6 +330,7 @@ cdef inline size_t first_above(const Run *runs, size_t n, uint32_t id) noexcept 
     return low
 
 
+cdef int note_shift(Tape *t, uint32_t first, uint32_t count) except -1
 cdef int write_leaf(Tape *t, uint32_t leaf, double data) except -1
 cdef bint has_changed(Tape *t, uint32_t leaf, uint32_t since) noexcept nogil
 

@@ -274,6 +274,8 @@ cdef bint rewind(Tape *t) noexcept:
         drop_kept(t, top - 1)
     t.peak = max(t.peak, t.top)
     rewind_records(t, top)
+    if t.shifts > 0:
+        forget_shifts(t, top)
     t.top = t.floor = top
     t.young = t.kept_young = 0
     t.pool_top = 0 if FAULT(b"rewind: pool blocks of what is left stay") else pool_end(t, top)
@@ -315,6 +317,39 @@ cdef uint32_t record_end(Tape *t, uint32_t top) noexcept nogil:
     steps = <Steps *>&t.record[last + 1]
     steps.count = top - steps.first
     return last + 2
+
+
+cdef int note_shift(Tape *t, uint32_t first, uint32_t count) except -1:
+    """Note that these nodes, put last, subtract the maximum of their operands (`Shift`)."""
+    cdef size_t capacity = max(2 * t.shifts_capacity, <size_t>64)
+    if t.shifts == t.shifts_capacity:
+        reallocate(<void **>&t.shift, capacity, sizeof(Shift))
+        t.shifts_capacity = capacity
+    t.shift[t.shifts] = Shift(first, count, count)
+    t.shifts += 1
+    return 0
+
+
+cdef void move_shifts(Tape *t, const uint32_t *moved) noexcept:
+    cdef size_t k
+    cdef size_t kept = 0
+    cdef Shift shift
+    for k in range(t.shifts):
+        shift = t.shift[k]
+        shift.count = moved[shift.first + shift.count] - moved[shift.first]
+        shift.first = moved[shift.first]
+        if shift.count > 0:
+            t.shift[kept] = shift
+            kept += 1
+    t.shifts = kept
+
+
+cdef inline void forget_shifts(Tape *t, uint32_t top) noexcept:
+    """Forget the shifts from `top` on."""
+    while t.shifts > 0 and t.shift[t.shifts - 1].first >= top:
+        t.shifts -= 1
+    if t.shifts > 0:                # a rewind may cut the last one, as a collection does
+        t.shift[t.shifts - 1].count = min(t.shift[t.shifts - 1].count, top - t.shift[t.shifts - 1].first)
 
 
 cdef void make_leaves(Tape *t, uint32_t start) noexcept:
@@ -407,6 +442,7 @@ cdef void collect(Tape *t) noexcept:
         else:
             t.least_top = min(t.least_top, first)
             move_records(t, moved, first, record)
+            move_shifts(t, moved)
             slide(t, moved, first)
     free(moved)
     if t.top == 1:                      # nothing is left that could have one

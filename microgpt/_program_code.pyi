@@ -1,0 +1,30 @@
+from _typeshed import ReadableBuffer, WriteableBuffer
+
+from microgpt._program_record import Graph
+
+class Code:
+    width: int
+    slots: int
+    outputs: int
+    @property
+    def instructions(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+def run_rows(
+    code: Code,
+    parameters: ReadableBuffer,
+    rows: ReadableBuffer,
+    heads: WriteableBuffer,
+    n: int,
+    rest: WriteableBuffer,
+    first: int,
+    last: int,
+    go_on: bool,
+    stop: ReadableBuffer,
+) -> int: ...
+def add_rows(rows: ReadableBuffer, n: int, total: WriteableBuffer) -> None: ...
+def compile_values(g: Graph, width: int) -> Code: ...
+def compile_gradient(g: Graph, output: int | None, width: int, all_nodes: bool = False) -> Code: ...
+def compile_product(g: Graph, output: int | None, width: int) -> Code: ...
+def explain(g: Graph, parameters: ReadableBuffer, row: ReadableBuffer) -> None: ...
