@@ -4,8 +4,13 @@ Value is a scalar that remembers how it was computed; Vector, Matrix and Rows ho
 gradients. Numbers equal those of `microgpt.reference`, the same algorithm in plain Python, to the last bit.
 """
 
+from __future__ import annotations
+
 import sys
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # for type checkers it is true; the import of typing takes as long as that of the whole engine
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def _load_engine() -> None:
@@ -72,10 +77,12 @@ if sys.implementation.name == "cpython":
     from microgpt._no_grad import no_grad
     from microgpt._value import Value
     from microgpt._vector import Vector
-    from microgpt.model import GPT, GPTConfig
-    from microgpt.optim import Adam
-    from microgpt.sampler import generate
-    from microgpt.tokenizer import CharTokenizer
+
+    if TYPE_CHECKING:
+        from microgpt.model import GPT, GPTConfig
+        from microgpt.optim import Adam
+        from microgpt.sampler import generate
+        from microgpt.tokenizer import CharTokenizer
 
     __all__ = [
         "GPT",
@@ -121,8 +128,15 @@ if sys.implementation.name == "cpython":
         "tanh",
         "where",
     ]
+    # Where the names of the model are. They are imported when they are asked for: who works with Values does not wait for them.
+    LATER = {"GPT": "model", "GPTConfig": "model", "Adam": "optim", "generate": "sampler", "CharTokenizer": "tokenizer"}
+    LATER |= {module: module for module in ("checkpoint", "files", "model", "optim", "ranges", "sampler", "tokenizer")}
 elif not TYPE_CHECKING:
-    __all__ = []  # there is no engine for this interpreter; microgpt.reference is all Python
+    __all__, LATER = [], {}  # there is no engine for this interpreter; microgpt.reference is all Python
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LATER})
 
 
 def __getattr__(name: str) -> Any:
@@ -130,4 +144,10 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version  # here, because the import takes longer than all the rest
 
         return version("microgpt-cython")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    module = import_module(f"microgpt.{LATER[name]}")
+    value = globals()[name] = module if name == LATER[name] else getattr(module, name)
+    return value

@@ -7,8 +7,6 @@ of the whole file, its own digits taken as zeros.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import re
@@ -16,7 +14,7 @@ import sys
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 from microgpt.files import check_ordinary, write_atomically
@@ -31,14 +29,17 @@ NO_DIGEST = "0" * 64
 DIGEST = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')  # JSON within JSON: its quotes are escaped
 
 
-def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def write(path: str | PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write a checkpoint; whatever happens, `path` then holds the old file or the whole new one.
 
     `tensors`: shape, of one or two sizes, and doubles, row by row, of each name. `metadata`: what JSON can hold.
     Errors: ValueError if numbers and shape disagree; TypeError for metadata that JSON cannot hold; OSError if the file cannot be
     written.
     """
-    from safetensors import TensorSpec, serialize  # here: importing the package takes the standard library only
+    import hashlib  # here and below, with json: a run that saves nothing does not wait for them
+    import json
+
+    from safetensors import TensorSpec, serialize  # importing the package takes the standard library only
 
     stored = {}
     for name, (shape, values) in tensors.items():
@@ -58,12 +59,14 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     write_atomically(path, content)
 
 
-def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and metadata of a checkpoint. What they mean is not looked at.
 
     Errors: OSError if the file cannot be read; ValueError, `path` in it, unless every byte is as it was written.
     Memory: the tensors and the header; no more is read of a file whose size is not the one that its header tells.
     """
+    import hashlib
+
     path = os.fspath(path)  # a number would be an open file of this process
     status = os.stat(path)
     check_ordinary(path, status)
@@ -88,7 +91,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 @contextmanager
-def refusals(path: str | Path) -> Iterator[None]:
+def refusals(path: str | PathLike[str]) -> Iterator[None]:
     """Say of every ValueError within that `path` is not a whole checkpoint. What is quoted from it may be long, and is cut."""
     try:
         yield
@@ -103,6 +106,8 @@ def parse(header: bytes, size: int) -> tuple[dict[str, tuple[int, ...]], dict[st
 
     ValueError unless `header`, its length included, is as `write` made it and `size` bytes of numbers belong to it.
     """
+    import json
+
     try:
         named = json.loads(header[8:].decode())
         own = json.loads(named.pop("__metadata__")["microgpt"])

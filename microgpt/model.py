@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import chain
 from operator import index
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 from microgpt import checkpoint
@@ -183,7 +183,7 @@ class GPT:
         logits = self.forward(tokens[:n], 0, self.new_cache())
         return (1 / n) * cross_entropy(logits, tokens[1 : n + 1]).sum()
 
-    def save(self, path: str | Path, tokenizer: CharTokenizer | None = None) -> None:
+    def save(self, path: str | PathLike[str], tokenizer: CharTokenizer | None = None) -> None:
         """Write the weights, the sizes and, where given, the vocabulary to a safetensors file, which is replaced whole.
 
         A shared matrix is written once, under the first of its names.
@@ -192,7 +192,7 @@ class GPT:
         checkpoint.write(path, *self.to_checkpoint(tokenizer))
 
     @classmethod
-    def load(cls, path: str | Path) -> GPT:
+    def load(cls, path: str | PathLike[str]) -> GPT:
         """Return the model that `save` or the training command wrote, every weight as it was.
 
         `CharTokenizer.load` returns the tokenizer beside it.

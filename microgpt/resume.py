@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -63,6 +62,8 @@ def is_path(value: object) -> bool:
 
 def fingerprint(documents: Iterable[str]) -> str:
     """Return the SHA-256 of the documents in order, a line each, in hexadecimal."""
+    import hashlib  # here: only a run that is saved needs it
+
     digest = hashlib.sha256()
     for document in documents:
         digest.update(document.encode() + b"\n")

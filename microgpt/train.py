@@ -6,14 +6,11 @@ Standard output carries the results only, the same bytes in every run. Progress,
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TextIO
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from microgpt import data, resume
 from microgpt.cli import print_document, run, tell
@@ -22,6 +19,9 @@ from microgpt.sampler import generate
 from microgpt.signals import noted_signals
 from microgpt.train_flags import build_parser, prepare_files, settle, way_on
 from microgpt.trainer import Settings, Trainer
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 REPORT_EVERY = 100  # steps between two lines of loss
 REMEDY = "try a lower --learning-rate"
@@ -127,9 +127,7 @@ def fit(trainer: Trainer, args: argparse.Namespace, source: resume.Source, log: 
     """Train until the end of the run or a signal, whichever is first."""
     steps = trainer.settings.steps
     step = len(trainer.losses)
-    # disable=None: a bar on a terminal only.
-    disable = True if args.quiet else None
-    with tqdm(total=steps, initial=step, unit=" steps", disable=disable, dynamic_ncols=True) as bar:
+    with nullcontext() if args.quiet or not sys.stderr.isatty() else new_bar(steps, step) as bar:
         while not trainer.finished and not signals:
             try:
                 loss = trainer.step()
@@ -144,15 +142,26 @@ def fit(trainer: Trainer, args: argparse.Namespace, source: resume.Source, log: 
                 measured = {"loss": f"{loss:.4f}"}
                 if step in trainer.validations:
                     measured["validation"] = f"{trainer.validations[step]:.4f}"
-                bar.set_postfix(measured, refresh=False)
-                with tqdm.external_write_mode(sys.stdout):
+                if bar is not None:
+                    bar.set_postfix(measured, refresh=False)
+                with nullcontext() if bar is None else bar.external_write_mode(sys.stdout):
                     told = " | ".join(f"{name} {value}" for name, value in measured.items())
                     print(f"step {step:4d} / {steps:4d} | {told}", flush=True)
-            bar.update()
+            if bar is not None:
+                bar.update()
+
+
+def new_bar(steps: int, step: int) -> tqdm[NoReturn]:
+    """Return the bar of a run that has come to `step`, drawn on standard error."""
+    from tqdm import tqdm  # here, because the import takes as long as that of all the rest
+
+    return tqdm(total=steps, initial=step, unit=" steps", dynamic_ncols=True)
 
 
 def log_line(trainer: Trainer, step: int) -> str:
     """Return the line of the log for `step`, counted from 0."""
+    import json  # here: only a run with a log needs it
+
     block_size = trainer.settings.block_size
     line = {
         "step": step + 1,
