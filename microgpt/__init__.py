@@ -79,6 +79,9 @@ if sys.implementation.name == "cpython":
     from microgpt._vector import Vector
 
     if TYPE_CHECKING:
+        from microgpt import checkpoint as checkpoint
+        from microgpt import plot as plot
+        from microgpt import resume as resume
         from microgpt.model import GPT, GPTConfig
         from microgpt.optim import Adam
         from microgpt.sampler import generate
@@ -128,9 +131,11 @@ if sys.implementation.name == "cpython":
         "tanh",
         "where",
     ]
-    # Where the names of the model are. They are imported when they are asked for: who works with Values does not wait for them.
+    # Where the names of the model are, and modules that are attributes. They are imported when they are asked for: who works with
+    # Values does not wait for the model, and a run that is not saved not for checkpoints.
+    MODULES = ("checkpoint", "files", "model", "optim", "plot", "ranges", "resume", "sampler", "tokenizer")
     LATER = {"GPT": "model", "GPTConfig": "model", "Adam": "optim", "generate": "sampler", "CharTokenizer": "tokenizer"}
-    LATER |= {module: module for module in ("checkpoint", "files", "model", "optim", "ranges", "sampler", "tokenizer")}
+    LATER |= {module: module for module in MODULES}
 elif not TYPE_CHECKING:
     __all__, LATER = [], {}  # there is no engine for this interpreter; microgpt.reference is all Python
 

@@ -7,6 +7,8 @@ of the whole file, its own digits taken as zeros.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import re
@@ -36,10 +38,7 @@ def write(path: str | PathLike[str], tensors: Mapping[str, Tensor], metadata: Ma
     Errors: ValueError if numbers and shape disagree; TypeError for metadata that JSON cannot hold; OSError if the file cannot be
     written.
     """
-    import hashlib  # here and below, with json: a run that saves nothing does not wait for them
-    import json
-
-    from safetensors import TensorSpec, serialize  # importing the package takes the standard library only
+    from safetensors import TensorSpec, serialize  # here: importing the package takes the standard library only
 
     stored = {}
     for name, (shape, values) in tensors.items():
@@ -65,8 +64,6 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Errors: OSError if the file cannot be read; ValueError, `path` in it, unless every byte is as it was written.
     Memory: the tensors and the header; no more is read of a file whose size is not the one that its header tells.
     """
-    import hashlib
-
     path = os.fspath(path)  # a number would be an open file of this process
     status = os.stat(path)
     check_ordinary(path, status)
@@ -106,8 +103,6 @@ def parse(header: bytes, size: int) -> tuple[dict[str, tuple[int, ...]], dict[st
 
     ValueError unless `header`, its length included, is as `write` made it and `size` bytes of numbers belong to it.
     """
-    import json
-
     try:
         named = json.loads(header[8:].decode())
         own = json.loads(named.pop("__metadata__")["microgpt"])

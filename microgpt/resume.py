@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
@@ -11,12 +12,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 from microgpt import checkpoint
+from microgpt.data import DATASETS
 from microgpt.model import GPT, config_of
 from microgpt.ranges import Real, Whole
 from microgpt.tokenizer import CharTokenizer
 from microgpt.trainer import Settings, Trainer
 
-DATASETS = ("names", "makemore")
 PARTS = ("step", "finished", "settings", "source", "validations", "random")  # of the metadata's entry `training`
 FINITE = Real(-math.inf)
 WORD = Whole(0, 2**32 - 1)  # of the state of a Mersenne Twister
@@ -62,8 +63,6 @@ def is_path(value: object) -> bool:
 
 def fingerprint(documents: Iterable[str]) -> str:
     """Return the SHA-256 of the documents in order, a line each, in hexadecimal."""
-    import hashlib  # here: only a run that is saved needs it
-
     digest = hashlib.sha256()
     for document in documents:
         digest.update(document.encode() + b"\n")

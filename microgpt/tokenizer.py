@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any
 
-from microgpt import checkpoint
+import microgpt
 
 SHOWN = 100  # characters of a vocabulary in an error
 
@@ -31,8 +31,8 @@ class CharTokenizer:
 
         Errors: OSError if the file cannot be read; ValueError, `path` in it, unless it is whole and holds a vocabulary.
         """
-        _, metadata = checkpoint.read(path)
-        with checkpoint.refusals(path):
+        _, metadata = microgpt.checkpoint.read(path)
+        with microgpt.checkpoint.refusals(path):
             return cls.from_checkpoint(metadata)
 
     @classmethod

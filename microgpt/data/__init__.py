@@ -15,6 +15,8 @@ from microgpt.files import write_atomically
 if TYPE_CHECKING:
     from pathlib import Path
 
+DATASETS = ("names", "makemore")
+
 # The address and content that microgpt.py trains on. The list is not ours to ship.
 MAKEMORE_URL = "https://raw.githubusercontent.com/karpathy/makemore/988aa59/names.txt"
 MAKEMORE_SHA256 = "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d"
