@@ -16,7 +16,7 @@ from microgpt import _vectors
 
 # Those of the engine's own loops (setup.py), and of the variant in which these run on this processor.
 FLAGS = ("-O3", "-ffp-contract=off", "-fno-builtin-pow", "-fno-math-errno", "-fPIC", "-shared")
-VARIANTS = {"avx2": ("-mavx2", "-mfma")}
+VARIANTS = {"baseline": (), "avx2": ("-mavx2", "-mfma")}
 
 
 class InC:
@@ -26,9 +26,8 @@ class InC:
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder, "by_hand.so")
             compiler = sysconfig.get_config_var("CC").split()[0]
-            source, variant = Path(__file__).with_suffix(".c"), VARIANTS.get(_vectors.chosen_variant(), ())
-            command = [compiler, *FLAGS, *variant, f"-DVOCAB={start.vocab_size}", str(source), "-o", str(library), "-lm"]
-            subprocess.run(command, check=True)
+            flags = (*FLAGS, *VARIANTS[_vectors.chosen_variant()], f"-DVOCAB={start.vocab_size}")
+            subprocess.run([compiler, *flags, str(Path(__file__).with_suffix(".c")), "-o", str(library), "-lm"], check=True)
             self.train = ctypes.CDLL(str(library)).train
         starts = [0]
         for document in start.documents:

@@ -13,7 +13,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,10 +71,11 @@ class Training:
         del loss
         return took, nodes
 
-    def per_node(self, lengths: Sequence[int]) -> float:
-        """Return the nanoseconds a node of backward over documents of these lengths."""
-        times, nodes = zip(*(self.backward(self.tokens(n)) for n in lengths), strict=True)
-        return float(sum(times) / sum(nodes))
+
+def per_node(work: Iterable[tuple[Training, Tokens]]) -> float:
+    """Return the nanoseconds a node of backward over documents, each with a model."""
+    measured = [run.backward(tokens) for run, tokens in work]
+    return sum(took for took, _ in measured) / sum(nodes for _, nodes in measured)
 
 
 # Steps of the main job.
@@ -176,17 +177,19 @@ def job_of_twin(*, collector: bool = True, as_microgpt: bool = False) -> Iterato
 
 def sizes(ours: tuple[int, int], beside: tuple[int, int], positions: int = 8) -> Iterator[Pair]:
     """A step at one (n_embd, n_layer) beside another; where the widths differ, for each multiply-add of its forward pass."""
-    runs = [(Training(layers, width), 12 * layers * width**2 + VOCAB * width) for width, layers in (ours, beside)]
+    runs = [Training(layers, width) for width, layers in (ours, beside)]
+    costs = [1 if ours[0] == beside[0] else 12 * layers * width**2 + VOCAB * width for width, layers in (ours, beside)]
     while True:
-        a, b = (sum(run.step(run.tokens(positions)) for _ in range(4)) for run, _ in runs)
-        yield (a, b) if ours[0] == beside[0] else (a / runs[0][1], b / runs[1][1])
+        a, b = (sum(run.step(run.tokens(positions)) for _ in range(4)) / cost for run, cost in zip(runs, costs, strict=True))
+        yield a, b
 
 
 def lengths() -> Iterator[Pair]:
     """Backward a node over documents of random lengths, beside documents of one length."""
     run, rng = Training(4, 64, 64), random.Random(2)
     while True:
-        yield run.per_node([rng.randint(2, 64) for _ in range(8)]), run.per_node([33] * 8)
+        mixture = per_node([(run, run.tokens(rng.randint(2, 64))) for _ in range(8)])
+        yield mixture, per_node([(run, run.tokens(33)) for _ in range(8)])
 
 
 def long_documents() -> Iterator[Pair]:
@@ -204,15 +207,15 @@ def beside_numpy(block_size: int) -> Iterator[Pair]:
     run = Training(4, 64, block_size)
     in_numpy = InNumpy(run.model.state_dict(), 4, 4, 0.001)
     while True:
-        pairs = []
-        for _ in range(max(1, 256 // block_size)):
+        ours = theirs = 0
+        for _ in range(256 // block_size):
             tokens = run.tokens(block_size)
-            ours = run.step(tokens)
+            ours += run.step(tokens)
             start = clock()
             loss = in_numpy.step(tokens)
-            pairs.append((ours, clock() - start))
+            theirs += clock() - start
             assert abs(run.loss - loss) < 1e-9, f"the loss in numpy is {loss}, the engine's {run.loss}"
-        yield sum(a for a, _ in pairs), sum(b for _, b in pairs)
+        yield ours, theirs
 
 
 def batches() -> Iterator[Pair]:
@@ -221,14 +224,14 @@ def batches() -> Iterator[Pair]:
 
     rng = random.Random(1)
     texts = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz ,.", k=63)) + "." for _ in range(100)]
-    runs = [Trainer(Settings(n_layer=4, n_embd=64, block_size=64, batch_size=size), texts[:]) for size in (8, 1)]
+    eight, one = (Trainer(Settings(n_layer=4, n_embd=64, block_size=64, batch_size=size), texts[:]) for size in (8, 1))
     while True:
-        times = [0.0, 0.0]
-        for i in (0, 1, 1):
-            start = clock()
-            runs[i].step()
-            times[i] += (clock() - start) / (1, 2)[i]
-        yield times[0], times[1]
+        start = clock()
+        eight.step()
+        made = clock()
+        for _ in range(4):
+            one.step()
+        yield made - start, (clock() - made) / 4
 
 
 def many_models() -> Iterator[Pair]:
@@ -236,25 +239,20 @@ def many_models() -> Iterator[Pair]:
     runs = [Training(seed=seed) for seed in range(300)]
     one, rng = Training(seed=1000), random.Random(3)
     while True:
-        documents = [runs[0].tokens(rng.randint(3, 10)) for _ in runs]
-        sides = []
-        for chosen in (runs, [one] * len(runs)):
-            times, nodes = zip(*(run.backward(tokens) for run, tokens in zip(chosen, documents, strict=True)), strict=True)
-            sides.append(sum(times) / sum(nodes))
-        yield sides[0], sides[1]
+        documents = [one.tokens(rng.randint(3, 10)) for _ in runs]
+        yield per_node(zip(runs, documents, strict=True)), per_node((one, tokens) for tokens in documents)
 
 
 def new_shapes() -> Iterator[Pair]:
-    """The first backward of documents of a length, beside the tenth. Once in a process: then all are known."""
-    ratios = []
+    """First backwards of documents of new lengths beside tenth ones, of the model where they take longest. Once in a process."""
+    sides: list[Pair] = []
     for n_layer, n_embd, block_size in ((1, 16, 16), (2, 32, 32), (4, 64, 64)):
         run = Training(n_layer, n_embd, block_size)
         run.backward(run.tokens(block_size))  # takes the memory
-        for positions in range(block_size // 4, block_size, block_size // 8):
-            times = [run.backward(run.tokens(positions))[0] for _ in range(12)]
-            later = sorted(times[7:])[2]
-            ratios.append(times[0] / later)
-    yield sum(ratios), len(ratios)
+        lengths = range(block_size // 4, block_size, block_size // 8)
+        times = [[run.backward(run.tokens(positions))[0] for _ in range(10)] for positions in lengths]
+        sides.append((sum(each[0] for each in times), sum(each[9] for each in times)))
+    yield max(sides, key=lambda pair: pair[0] / pair[1])
 
 
 def text() -> Iterator[Checked]:
