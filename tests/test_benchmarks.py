@@ -117,8 +117,8 @@ def test_a_command_that_fails_is_no_figure() -> None:
 
 def test_without_another_microgpt_no_goal_is_told() -> None:
     figure = {"median": 2.0, "low": 1.0, "high": 3.0, "count": 3}
-    assert "--against" in runner.report("mixed", {"figure": figure})
-    assert runner.report("mixed", {"figure": figure, "best": 2.0}).endswith("at most 1 times      missed")
+    assert "--against" in runner.report("mixed", {"figure": figure, "best": 1.0})
+    assert runner.report("mixed", {"figure": figure, "best": 1.0, "sides": []}).endswith("at most 1 times      missed")
 
 
 @not_on_windows
