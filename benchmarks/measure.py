@@ -1,4 +1,4 @@
-"""What the benchmarks share: the clock, the control loop, taking turns, medians, tables, the machine."""
+"""What the benchmarks share: the clock, the control loop, medians, lines of a table, the main job's start, the machine."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ import platform
 import random
 import re
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import microgpt
-from microgpt import _graph, data
+from microgpt import _tape, data
 
 ROOT = Path(__file__).parent.parent
-STEPS = 1000  # of the run whose first steps are measured; sets the learning rate
-PYPERF_KEYS = ("aslr", "cpu_config", "cpu_freq", "load_avg_1min", "runnable_threads")  # of its metadata: no names, no paths
-LABEL = 44  # width of the first column
+STEPS = 1000  # of the main job
+LABEL = 74  # width of the first column
 Spread = dict[str, float]  # median, low and high end of the middle half, count
 
 # CPU time, not the time on the wall: other processes take turns on the same cores. Windows counts it in steps of 16 ms.
@@ -34,10 +32,11 @@ def spread(values: Sequence[float]) -> Spread:
     return {"median": middle, "low": low, "high": high, "count": len(values)}
 
 
-def line(label: str, values: Spread, unit: str = "", digits: int = 3) -> str:
-    """Return one row of a table."""
-    middle = f"{values['median']:,.{digits}f}{unit}"
-    return f"    {label:{LABEL}}{middle:>14}   [{values['low']:,.{digits}f} .. {values['high']:,.{digits}f}]"
+def line(label: str, values: Spread, unit: str = "") -> str:
+    """Return one row of a table, with three digits that count or all before the point."""
+    digits = next((digits for digits, bound in ((0, 100), (1, 10), (2, 1)) if values["median"] >= bound), 3)
+    low, middle, high = (f"{values[key]:,.{digits}f}" for key in ("low", "median", "high"))
+    return f"{label:{LABEL}}{middle + unit:>12}   {f'[{low} .. {high}]':22}"
 
 
 def control() -> float:
@@ -47,17 +46,6 @@ def control() -> float:
     for i in range(500_000):
         total += i * 0.5
     return (clock() - start) / 1e6
-
-
-def take_turns(rounds: int, tasks: Iterable[Callable[[], Any]]) -> Spread:
-    """Run every task once a round, so that a slow minute of the machine hits all of them. Return the control loop's times."""
-    tasks = list(tasks)
-    controls = []
-    for _ in range(rounds):
-        controls.append(control())
-        for task in tasks:
-            task()
-    return spread(controls)
 
 
 class Start(NamedTuple):
@@ -75,7 +63,7 @@ class Start(NamedTuple):
 
 
 def start() -> Start:
-    """Return the start of the run that `python -m microgpt.train` makes."""
+    """Return the start of the main job, the run that `python -m microgpt.train` makes."""
     rng = random.Random(42)
     documents = data.load_names()
     rng.shuffle(documents)
@@ -86,7 +74,7 @@ def start() -> Start:
 def machine() -> dict[str, Any]:
     """Return what the figures depend on: processor, Python, compiler and its flags."""
     # What the compiler wrote into the engine: with debug information its flags as well, else its version.
-    compilers = re.findall(rb"GNU C\d\d [ -~]+|clang version [ -~]+|GCC: [ -~]+", Path(_graph.__file__).read_bytes())
+    compilers = re.findall(rb"GNU C\d\d [ -~]+|clang version [ -~]+|GCC: [ -~]+", Path(_tape.__file__).read_bytes())
     return {
         "microgpt": version("microgpt-cython") or "not installed",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -94,16 +82,7 @@ def machine() -> dict[str, Any]:
         "cpu": cpu(),
         "cores": os.cpu_count(),
         "compiler": max(compilers, key=len).decode() if compilers else platform.python_compiler(),
-        "pyperf": pyperf_metadata(),
     }
-
-
-def header(machine: dict[str, Any]) -> list[str]:
-    """Return the lines above every report."""
-    return [
-        f"microgpt {machine['microgpt']}, {machine['python']}, {machine['platform']}",
-        f"{machine['cpu']}, {machine['cores']} cores; {machine['compiler']}",
-    ]
 
 
 def version(distribution: str) -> str | None:
@@ -121,12 +100,3 @@ def cpu() -> str:
             return next(line.partition(": ")[2].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or "unknown processor"
-
-
-def pyperf_metadata() -> dict[str, str]:
-    """Return what pyperf, where installed, finds out about the state of the machine."""
-    if version("pyperf") is None:
-        return {}
-    result = subprocess.run([sys.executable, "-m", "pyperf", "collect_metadata"], capture_output=True, text=True, timeout=60)
-    entries = dict(entry[2:].split(": ", 1) for entry in result.stdout.splitlines() if entry.startswith("- "))
-    return {key: value for key, value in entries.items() if key in PYPERF_KEYS}

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import measure
 from measure import ROOT
 
 from microgpt.cli import Parser, run
@@ -26,20 +27,10 @@ RESULTS = ROOT / "benchmarks" / "results.json"
 FIGURE = re.compile(r"<!--([a-z ]+)-->(.*?)<!--/-->", re.DOTALL)
 
 # Operators of script.OPERATIONS, and how many nodes each makes.
-ARITHMETIC = {
-    "x + y": 1,
-    "x * y": 1,
-    "x - y": 2,
-    "x / y": 2,
-    "-x": 1,
-    "x**2": 1,
-    "x + 1.5": 1,
-    "x * 2": 1,
-    "2 - x": 2,
-    "1 / x": 2,
-}
-FUNCTIONS = {"x.exp()": 1, "x.log()": 1, "x.tanh()": 1, "x.relu()": 1}
-ATTRIBUTES = {"x.data": 1, "x.data = 1.5": 1, "x.grad = 0": 1}
+ARITHMETIC = dict.fromkeys(("x + y", "x * y", "-x", "x**2", "x + 1.5", "x * 2"), 1)
+ARITHMETIC |= dict.fromkeys(("x - y", "x / y", "2 - x", "1 / x"), 2)
+FUNCTIONS = dict.fromkeys(("x.exp()", "x.log()", "x.tanh()", "x.relu()"), 1)
+ATTRIBUTES = dict.fromkeys(("x.data", "x.data = 1.5", "x.grad = 0"), 1)
 
 
 def between(values: Iterable[float]) -> str:
@@ -51,43 +42,42 @@ def between(values: Iterable[float]) -> str:
 
 def nanoseconds(results: dict[str, Any], operations: dict[str, int], engine: str = "engine") -> str:
     """Return the range of nanoseconds a node over some operators."""
-    return between(results["script"]["operations"][name][engine] / nodes for name, nodes in operations.items())
+    return between(results["operators"][name][engine] / nodes for name, nodes in operations.items())
 
 
 def times(results: dict[str, Any], operations: dict[str, int]) -> str:
     """Return the range of twin / engine over some operators."""
-    rows = [results["script"]["operations"][name] for name in operations]
+    rows = [results["operators"][name] for name in operations]
     return between(row["twin"] / row["engine"] for row in rows)
 
 
-def script_times(results: dict[str, Any], collector: str, part: str) -> str:
-    """Return the middle half of twin / engine over the rounds of the script."""
-    ratio = results["script"][f"collector {collector}"][part]["ratio"]
-    return between([ratio["low"], ratio["high"]])
+def middle_half(figure: measure.Spread) -> str:
+    """Return the middle half of a figure over the rounds."""
+    return between([figure["low"], figure["high"]])
 
 
-def two_digits(value: float) -> str:
-    """Return `value`, at least 10, with two digits that count."""
-    return f"{float(f'{value:.2g}'):,.0f}"
+def two_digits(figure: measure.Spread) -> str:
+    """Return the median of a figure, at least 10, with two digits that count."""
+    return f"{float('{median:.2g}'.format(**figure)):,.0f}"
 
 
 FIGURES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "step": lambda r: f"{r['training']['engine']['total']['median']:.2f} ms",
-    "step middle half": lambda r: "{low:.2f} to {high:.2f} ms".format(**r["training"]["engine"]["total"]),
-    "twin": lambda r: two_digits(r["training"]["ratios"]["twin"]["median"]),
-    "twin collector off": lambda r: two_digits(r["training"]["ratios"]["twin, collector off"]["median"]),
-    "as microgpt": lambda r: two_digits(r["training"]["ratios"]["twin, as microgpt.py"]["median"]),
+    "step": lambda r: f"{r['step']['figure']['median']:.2f} ms",
+    "step middle half": lambda r: "{low:.2f} to {high:.2f} ms".format(**r["step"]["figure"]),
+    "twin": lambda r: two_digits(r["twin"]["figure"]),
+    "twin collector off": lambda r: two_digits(r["twin-alone"]["figure"]),
+    "as microgpt": lambda r: two_digits(r["twin-microgpt"]["figure"]),
     "machine": lambda r: f"{r['machine']['cpu']}, {r['machine']['python']}".replace("(R)", ""),
-    "node bytes": lambda r: f"{r['processes']['chain']['bytes_per_node']:.0f} bytes",
-    "chain": lambda r: f"{r['processes']['chain']['total']:.1f} s",
+    "node bytes": lambda r: f"{r['chain-bytes']['figure']['median']:.0f} bytes",
+    "chain": lambda r: f"{r['chain']['own']['median']:.1f} s",
     "arithmetic": lambda r: f"{nanoseconds(r, ARITHMETIC)} ns a node, {times(r, ARITHMETIC)} times less",
     "functions": lambda r: f"{nanoseconds(r, FUNCTIONS)} ns, {times(r, FUNCTIONS)} times less",
     "attributes": lambda r: f"{nanoseconds(r, ATTRIBUTES)} ns",
     "attributes of the twin": lambda r: nanoseconds(r, ATTRIBUTES, "twin"),
-    "script": lambda r: script_times(r, "on", "forward, backward"),
-    "script collector off": lambda r: script_times(r, "off", "forward, backward"),
-    "whole script": lambda r: script_times(r, "on", "whole step"),
-    "whole script collector off": lambda r: script_times(r, "off", "whole step"),
+    "script": lambda r: middle_half(r["script"]["figure"]),
+    "script collector off": lambda r: middle_half(r["script-alone"]["figure"]),
+    "whole script": lambda r: middle_half(r["script-whole"]["figure"]),
+    "whole script collector off": lambda r: middle_half(r["script-whole-alone"]["figure"]),
 }
 
 
@@ -110,7 +100,9 @@ def rewrite(args: argparse.Namespace) -> None:
     except ValueError as error:
         raise ValueError(f"{args.file} is no JSON text: {error}") from error
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{args.file} lacks {error}, which the README tells: run benchmarks/run.py with all sections") from error
+        raise ValueError(
+            f"{args.file} lacks {error}, which the README tells: run benchmarks/run.py with all workloads"
+        ) from error
     write_atomically(README, filled.encode())
 
 

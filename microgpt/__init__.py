@@ -4,8 +4,13 @@ Value is a scalar that remembers how it was computed; Vector, Matrix and Rows ho
 gradients. Numbers equal those of `microgpt.reference`, the same algorithm in plain Python, to the last bit.
 """
 
+from __future__ import annotations
+
 import sys
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # for type checkers it is true; the import of typing takes as long as that of the whole engine
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def _load_engine() -> None:
@@ -72,11 +77,16 @@ if sys.implementation.name == "cpython":
     from microgpt._no_grad import no_grad
     from microgpt._value import Value
     from microgpt._vector import Vector
-    from microgpt.model import GPT, GPTConfig
-    from microgpt.optim import Adam
-    from microgpt.programs import Program, program, record
-    from microgpt.sampler import generate
-    from microgpt.tokenizer import CharTokenizer
+
+    if TYPE_CHECKING:
+        from microgpt import checkpoint as checkpoint
+        from microgpt import plot as plot
+        from microgpt import resume as resume
+        from microgpt.model import GPT, GPTConfig
+        from microgpt.optim import Adam
+        from microgpt.programs import Program, program, record
+        from microgpt.sampler import generate
+        from microgpt.tokenizer import CharTokenizer
 
     __all__ = [
         "GPT",
@@ -125,8 +135,18 @@ if sys.implementation.name == "cpython":
         "tanh",
         "where",
     ]
+    # Where the names of the model are, and modules that are attributes. They are imported when they are asked for: who works with
+    # Values does not wait for the model, and a run that is not saved not for checkpoints.
+    MODULES = ("checkpoint", "files", "model", "optim", "plot", "programs", "ranges", "resume", "sampler", "tokenizer")
+    LATER = {"GPT": "model", "GPTConfig": "model", "Adam": "optim", "generate": "sampler", "CharTokenizer": "tokenizer"}
+    LATER |= {"Program": "programs", "program": "programs", "record": "programs"}
+    LATER |= {module: module for module in MODULES}
 elif not TYPE_CHECKING:
-    __all__ = []  # there is no engine for this interpreter; microgpt.reference is all Python
+    __all__, LATER = [], {}  # there is no engine for this interpreter; microgpt.reference is all Python
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LATER})
 
 
 def __getattr__(name: str) -> Any:
@@ -134,4 +154,10 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version  # here, because the import takes longer than all the rest
 
         return version("microgpt-cython")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    module = import_module(f"microgpt.{LATER[name]}")
+    value = globals()[name] = module if name == LATER[name] else getattr(module, name)
+    return value

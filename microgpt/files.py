@@ -6,10 +6,10 @@ import errno
 import os
 import stat
 from contextlib import suppress
-from pathlib import Path
+from os import PathLike
 
 
-def write_atomically(path: str | Path, content: bytes | bytearray) -> None:
+def write_atomically(path: str | PathLike[str], content: bytes | bytearray) -> None:
     """Replace the file `path` by one that holds `content`: at any moment, and after a crash, the old one or the new one is there.
 
     It is written under a temporary name in the same folder, synced, then renamed; only a kill in between leaves that second file,
@@ -39,7 +39,7 @@ def write_atomically(path: str | Path, content: bytes | bytearray) -> None:
     sync_folder(os.path.dirname(temporary))
 
 
-def check_writable(path: str | Path) -> None:
+def check_writable(path: str | PathLike[str]) -> None:
     """Raise OSError, as `write_atomically` would, unless the file `path` can be written. It stays as it is."""
     try:
         target, temporary = places(path)
@@ -51,7 +51,7 @@ def check_writable(path: str | Path) -> None:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
-def places(path: str | Path) -> tuple[str, str]:
+def places(path: str | PathLike[str]) -> tuple[str, str]:
     """Return the file that `path` leads to, and a new name in its folder. OSError for an empty path."""
     target = os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
     if not target:
@@ -71,7 +71,7 @@ def replaceable_mode(path: str) -> int | None:
     return stat.S_IMODE(status.st_mode)
 
 
-def check_ordinary(path: str | Path, status: os.stat_result) -> None:
+def check_ordinary(path: str | PathLike[str], status: os.stat_result) -> None:
     """OSError unless `status`, that of `path`, is an ordinary file's: a device or pipe has no end and cannot be replaced."""
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))

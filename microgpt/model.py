@@ -8,15 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import chain
 from operator import index
-from pathlib import Path
-from typing import Any
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
-from microgpt import checkpoint
+import microgpt
 from microgpt._functions import attention, cross_entropy, relu, rmsnorm
 from microgpt._matrix import Matrix, Rows
 from microgpt._value import Value
 from microgpt._vector import Vector
 from microgpt.tokenizer import CharTokenizer
+
+if TYPE_CHECKING:
+    from microgpt.checkpoint import Tensor
 
 MODEL_MATRICES = ("wte", "wpe", "lm_head")
 LAYER_MATRICES = ("attn_wq", "attn_wk", "attn_wv", "attn_wo", "mlp_fc1", "mlp_fc2")
@@ -183,26 +186,26 @@ class GPT:
         logits = self.forward(tokens[:n], 0, self.new_cache())
         return (1 / n) * cross_entropy(logits, tokens[1 : n + 1]).sum()
 
-    def save(self, path: str | Path, tokenizer: CharTokenizer | None = None) -> None:
+    def save(self, path: str | PathLike[str], tokenizer: CharTokenizer | None = None) -> None:
         """Write the weights, the sizes and, where given, the vocabulary to a safetensors file, which is replaced whole.
 
         A shared matrix is written once, under the first of its names.
         Errors: ValueError if `tokenizer` is that of another model; OSError if the file cannot be written.
         """
-        checkpoint.write(path, *self.to_checkpoint(tokenizer))
+        microgpt.checkpoint.write(path, *self.to_checkpoint(tokenizer))
 
     @classmethod
-    def load(cls, path: str | Path) -> GPT:
+    def load(cls, path: str | PathLike[str]) -> GPT:
         """Return the model that `save` or the training command wrote, every weight as it was.
 
         `CharTokenizer.load` returns the tokenizer beside it.
         Errors: OSError if the file cannot be read; ValueError, `path` in it, unless it is whole and holds a GPT.
         """
-        tensors, metadata = checkpoint.read(path)
-        with checkpoint.refusals(path):
+        tensors, metadata = microgpt.checkpoint.read(path)
+        with microgpt.checkpoint.refusals(path):
             return cls.from_checkpoint(tensors, metadata)
 
-    def to_checkpoint(self, tokenizer: CharTokenizer | None = None) -> tuple[dict[str, checkpoint.Tensor], dict[str, Any]]:
+    def to_checkpoint(self, tokenizer: CharTokenizer | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the tensors and metadata that `save` writes. ValueError if `tokenizer` is that of another model."""
         metadata: dict[str, Any] = {"config": asdict(self.config)}
         if tokenizer is not None:
@@ -214,13 +217,13 @@ class GPT:
         shared = {name: first[matrix] for name, matrix in matrices.items() if name != first[matrix]}
         if shared:
             metadata["shared"] = shared
-        tensors: dict[str, checkpoint.Tensor] = {
+        tensors: dict[str, Tensor] = {
             name: (matrix.shape, array("d", chain.from_iterable(matrix.data))) for matrix, name in first.items()
         }
         return tensors, metadata
 
     @classmethod
-    def from_checkpoint(cls, tensors: Mapping[str, checkpoint.Tensor], metadata: Mapping[str, Any]) -> GPT:
+    def from_checkpoint(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> GPT:
         """Return the model in what `checkpoint.read` returned.
 
         Of other tensors it may hold those named adam. and training. and so on. ValueError if they do not make one GPT.

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
 
 MAX_COUNT = 2**31 - 1  # of steps, samples and sizes
 
 
-@dataclass(frozen=True)
 class Whole:
     """The whole numbers from `low` to `high`: `value in Whole(1)`. True and 2.0 are none of them."""
 
-    low: int
-    high: int = MAX_COUNT
+    def __init__(self, low: int, high: int = MAX_COUNT) -> None:
+        self.low, self.high = low, high
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
@@ -27,14 +25,11 @@ class Whole:
         return int(text)
 
 
-@dataclass(frozen=True)
 class Real:
     """The finite numbers of at least `low`, or above it where exclusive, and below `below`; 0 too where or_zero."""
 
-    low: float
-    below: float = math.inf
-    exclusive: bool = False
-    or_zero: bool = False
+    def __init__(self, low: float, below: float = math.inf, *, exclusive: bool = False, or_zero: bool = False) -> None:
+        self.low, self.below, self.exclusive, self.or_zero = low, below, exclusive, or_zero
 
     def __contains__(self, value: object) -> bool:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -55,11 +50,11 @@ class Real:
         return float(text)
 
 
-@dataclass(frozen=True)
 class OneOf:
     """One of some words."""
 
-    words: tuple[str, ...]
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self.words = words
 
     def __contains__(self, value: object) -> bool:
         return value in self.words

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 from microgpt import checkpoint
+from microgpt.data import DATASETS
 from microgpt.model import GPT, config_of
 from microgpt.ranges import Real, Whole
 from microgpt.tokenizer import CharTokenizer
 from microgpt.trainer import Settings, Trainer
 
-DATASETS = ("names", "makemore")
 PARTS = ("step", "finished", "settings", "source", "validations", "random")  # of the metadata's entry `training`
 FINITE = Real(-math.inf)
 WORD = Whole(0, 2**32 - 1)  # of the state of a Mersenne Twister

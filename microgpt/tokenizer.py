@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
-from microgpt import checkpoint
+import microgpt
 
 SHOWN = 100  # characters of a vocabulary in an error
 
@@ -19,22 +19,20 @@ class CharTokenizer:
     """
 
     def __init__(self, documents: Iterable[str]) -> None:
-        characters: set[str] = set()
-        for document in documents:
-            characters.update(document)
+        characters: set[str] = set().union(*documents)
         self._characters = "".join(sorted(characters))
         if not self._characters:
             raise ValueError("a vocabulary needs at least one character, the documents have none")
         self._ids = {character: id for id, character in enumerate(self._characters)}
 
     @classmethod
-    def load(cls, path: str | Path) -> CharTokenizer:
+    def load(cls, path: str | PathLike[str]) -> CharTokenizer:
         """Return the tokenizer in a checkpoint that `GPT.save(path, tokenizer)` or the training command wrote.
 
         Errors: OSError if the file cannot be read; ValueError, `path` in it, unless it is whole and holds a vocabulary.
         """
-        _, metadata = checkpoint.read(path)
-        with checkpoint.refusals(path):
+        _, metadata = microgpt.checkpoint.read(path)
+        with microgpt.checkpoint.refusals(path):
             return cls.from_checkpoint(metadata)
 
     @classmethod

@@ -6,22 +6,24 @@ Standard output carries the results only, the same bytes in every run. Progress,
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from tqdm import tqdm
-
-from microgpt import data, resume
+import microgpt
+from microgpt import data
 from microgpt.cli import print_document, run, tell
-from microgpt.plot import plot
 from microgpt.sampler import generate
 from microgpt.signals import noted_signals
 from microgpt.train_flags import build_parser, prepare_files, settle, way_on
 from microgpt.trainer import Settings, Trainer
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from microgpt.resume import Saved, Source
 
 REPORT_EVERY = 100  # steps between two lines of loss
 REMEDY = "try a lower --learning-rate"
@@ -30,7 +32,7 @@ REMEDY = "try a lower --learning-rate"
 def train(args: argparse.Namespace) -> int:
     """Do the whole run that `args` describes, printing as it goes, and return the exit status."""
     started = time.perf_counter()
-    saved = None if args.resume is None else resume.load(args.resume)
+    saved = None if args.resume is None else microgpt.resume.load(args.resume)
     settings = settle(args, saved)
     prepare_files(args)
     trainer, source = start(args, settings, saved)
@@ -53,8 +55,8 @@ def train(args: argparse.Namespace) -> int:
                 fit(trainer, args, source, log, signals)
             except (OSError, MemoryError):
                 # Nobody reads standard output, the disk of the log is full, ...: what is learned is kept all the same.
-                if args.save is not None:
-                    resume.save(args.save, trainer, source)
+                if source is not None:
+                    microgpt.resume.save(args.save, trainer, source)
                     if not args.quiet:
                         tell(f"stopped after step {len(trainer.losses)} of {settings.steps}; {way_on(args)}")
                 raise
@@ -62,11 +64,11 @@ def train(args: argparse.Namespace) -> int:
             written = [] if log is None else [args.log]
             failure = None
             try:
-                if args.save is not None and (len(trainer.losses) > first or args.save != args.resume):
-                    resume.save(args.save, trainer, source)
+                if source is not None and (len(trainer.losses) > first or args.save != args.resume):
+                    microgpt.resume.save(args.save, trainer, source)
                     written.append(args.save)
                 if args.plot is not None:
-                    plot(args.plot, trainer.losses, trainer.validations)
+                    microgpt.plot.plot(args.plot, trainer.losses, trainer.validations)
                     written.append(args.plot)
             except OSError as error:
                 failure = error  # the samples come first: they are all that is left of the run
@@ -83,8 +85,11 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
-def start(args: argparse.Namespace, settings: Settings, saved: resume.Saved | None) -> tuple[Trainer, resume.Source]:
-    """Return the run at its start, or where it was saved, and the source of its documents. ValueError if they are others now."""
+def start(args: argparse.Namespace, settings: Settings, saved: Saved | None) -> tuple[Trainer, Source | None]:
+    """Return the run at its start, or where it was saved, and the source of its documents where it will be saved.
+
+    ValueError if they are others now.
+    """
     try:
         documents = load_documents(args)
     except OSError as error:
@@ -92,14 +97,16 @@ def start(args: argparse.Namespace, settings: Settings, saved: resume.Saved | No
             raise
         reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         raise ValueError(f"{args.data}, the text of {saved.path}, {reason}: say where with --data") from None
-    # Only a file needs the fingerprint, which takes longer than some steps.
-    sha256 = "" if args.save is None else resume.fingerprint(documents)
-    source = resume.Source(args.data, args.dataset, len(documents), sha256)
-    if saved is not None and (saved.source.sha256, saved.source.documents) != (sha256, len(documents)):
+    if args.save is None:
+        return Trainer(settings, documents), None
+    sha256 = microgpt.resume.fingerprint(documents)
+    source = microgpt.resume.Source(args.data, args.dataset, len(documents), sha256)
+    if saved is None:
+        return Trainer(settings, documents), source
+    if (saved.source.sha256, saved.source.documents) != (sha256, len(documents)):
         before = f"{saved.source.documents} other documents (sha256 {saved.source.sha256[:8]}...)"
         raise ValueError(f"{saved.path} was trained on {before} than these {len(documents)} ({sha256[:8]}...)")
-    trainer = Trainer(settings, documents) if saved is None else resume.restore(saved, settings, documents)
-    return trainer, source
+    return microgpt.resume.restore(saved, settings, documents), source
 
 
 def load_documents(args: argparse.Namespace) -> list[str]:
@@ -123,13 +130,11 @@ def warn_of_long(documents: Sequence[str], block_size: int) -> None:
         tell(f"warning: {cut} of {len(documents)} documents are cut, {too_short}")
 
 
-def fit(trainer: Trainer, args: argparse.Namespace, source: resume.Source, log: TextIO | None, signals: Sequence[int]) -> None:
+def fit(trainer: Trainer, args: argparse.Namespace, source: Source | None, log: TextIO | None, signals: Sequence[int]) -> None:
     """Train until the end of the run or a signal, whichever is first."""
     steps = trainer.settings.steps
     step = len(trainer.losses)
-    # disable=None: a bar on a terminal only.
-    disable = True if args.quiet else None
-    with tqdm(total=steps, initial=step, unit=" steps", disable=disable, dynamic_ncols=True) as bar:
+    with nullcontext() if args.quiet or not sys.stderr.isatty() else new_bar(steps, step) as bar:
         while not trainer.finished and not signals:
             try:
                 loss = trainer.step()
@@ -138,21 +143,32 @@ def fit(trainer: Trainer, args: argparse.Namespace, source: resume.Source, log: 
             step += 1
             if log is not None:
                 log.write(log_line(trainer, step - 1))
-            if args.save_every is not None and step % args.save_every == 0:
+            if source is not None and args.save_every is not None and step % args.save_every == 0:
                 save_on_the_way(trainer, args, source)
             if step % REPORT_EVERY == 0 or step in trainer.validations or trainer.finished:
                 measured = {"loss": f"{loss:.4f}"}
                 if step in trainer.validations:
                     measured["validation"] = f"{trainer.validations[step]:.4f}"
-                bar.set_postfix(measured, refresh=False)
-                with tqdm.external_write_mode(sys.stdout):
+                if bar is not None:
+                    bar.set_postfix(measured, refresh=False)
+                with nullcontext() if bar is None else bar.external_write_mode(sys.stdout):
                     told = " | ".join(f"{name} {value}" for name, value in measured.items())
                     print(f"step {step:4d} / {steps:4d} | {told}", flush=True)
-            bar.update()
+            if bar is not None:
+                bar.update()
+
+
+def new_bar(steps: int, step: int) -> tqdm[NoReturn]:
+    """Return the bar of a run that has come to `step`, drawn on standard error."""
+    from tqdm import tqdm  # here, because the import takes as long as that of all the rest
+
+    return tqdm(total=steps, initial=step, unit=" steps", dynamic_ncols=True)
 
 
 def log_line(trainer: Trainer, step: int) -> str:
     """Return the line of the log for `step`, counted from 0."""
+    import json  # here: only a run with a log needs it
+
     block_size = trainer.settings.block_size
     line = {
         "step": step + 1,
@@ -165,10 +181,10 @@ def log_line(trainer: Trainer, step: int) -> str:
     return json.dumps(line) + "\n"
 
 
-def save_on_the_way(trainer: Trainer, args: argparse.Namespace, source: resume.Source) -> None:
+def save_on_the_way(trainer: Trainer, args: argparse.Namespace, source: Source) -> None:
     """Save, and go on if that fails: the disk may have room again before the end."""
     try:
-        resume.save(args.save, trainer, source)
+        microgpt.resume.save(args.save, trainer, source)
     except OSError as error:
         tell(f"warning: not saved at step {len(trainer.losses)}: {error.filename}: {error.strerror}")
 

@@ -8,14 +8,17 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import microgpt
 from microgpt.cli import Parser, argument, whole_number
+from microgpt.data import DATASETS
 from microgpt.files import check_writable
-from microgpt.plot import check_plot
 from microgpt.ranges import OneOf
-from microgpt.resume import DATASETS, Saved, load
 from microgpt.trainer import MAX_VALIDATED, Settings
+
+if TYPE_CHECKING:
+    from microgpt.resume import Saved
 
 PROGRAM = "python -m microgpt.train"
 FREE_ON_RESUME = ("samples", "temperature")  # they decide what is printed at the end, not what is learned
@@ -136,7 +139,7 @@ def prepare_files(args: argparse.Namespace) -> None:
             check_replaceable(args.save)
     if args.plot is not None:
         check_writable(args.plot)
-        check_plot(args.plot)
+        microgpt.plot.check_plot(args.plot)
 
 
 def check_replaceable(path: str) -> None:
@@ -145,7 +148,7 @@ def check_replaceable(path: str) -> None:
         return
     remedy = "choose another file, or remove it first"
     try:
-        training = load(path).metadata["training"]
+        training = microgpt.resume.load(path).metadata["training"]
     except ValueError:
         raise ValueError(f"--save {path} would replace a file that is no training run: {remedy}") from None
     if not training["finished"]:

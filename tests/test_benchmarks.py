@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -18,14 +17,14 @@ ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import by_hand  # noqa: E402
 import chain  # noqa: E402
-import goals  # noqa: E402
 import measure  # noqa: E402
 import peers  # noqa: E402
-import processes  # noqa: E402
 import readme  # noqa: E402
-import scaling  # noqa: E402
-import training  # noqa: E402
+import run as runner  # noqa: E402
+import script  # noqa: E402
+import workloads  # noqa: E402
 
 KEPT: dict[str, Any] = json.loads((BENCHMARKS / "results.json").read_text(encoding="utf-8"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,12 +32,22 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 not_on_windows = pytest.mark.skipif(sys.platform == "win32", reason="reads the peak of resident memory")
 
 
-def run(*arguments: str, status: int = 0) -> list[str]:
+def run(*arguments: str, status: int = 0, output: bool = False) -> list[str]:
     """Run a benchmark. Return the lines of standard output, or of standard error where it is to fail."""
     command = [sys.executable, str(BENCHMARKS / arguments[0]), *arguments[1:]]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == status, result.stderr
-    return (result.stderr if status else result.stdout).splitlines()
+    return (result.stdout if output or not status else result.stderr).splitlines()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer steps, and a compiler that takes less time."""
+    monkeypatch.setattr(chain, "NODES", 200_000)
+    monkeypatch.setattr(by_hand, "FLAGS", ("-O1", *by_hand.FLAGS[1:]))
+    for constant, less in {"LINES": 3, "OFTEN": 1, "SELDOM": 2}.items():
+        monkeypatch.setattr(workloads, constant, less)
+    monkeypatch.setattr(script, "STEPS", 1)
 
 
 def test_readme_tells_the_kept_figures() -> None:
@@ -54,70 +63,96 @@ def test_readme_figures_stand_inside_lines() -> None:
 
 def test_another_result_is_another_readme() -> None:
     other = json.loads(json.dumps(KEPT))
-    other["training"]["engine"]["total"]["median"] = 7.125
+    other["step"]["figure"]["median"] = 7.125
     assert "<!--step-->7.12 ms<!--/-->" in readme.fill(README, other)
     with pytest.raises(KeyError, match="'no figure'"):
         readme.fill("<!--no figure-->1<!--/-->", KEPT)
 
 
-def test_sections_run_and_report(tmp_path: Path) -> None:
+def test_workloads_run_in_processes_and_are_reported(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
-    sections = ("training", "shapes", "scaling", "peers")
-    lines = run("run.py", "--rounds", "2", "--only", *sections, "--json", str(file))
+    names = ("step", "layers-16", "mixed", "script", "operators")
+    lines = run("run.py", "--rounds", "2", "--only", *names, "--against", sys.executable, "--json", str(file))
     results = json.loads(file.read_text())
-    assert set(results) == {"machine", *sections}
+    assert set(results) == {"machine", *names}
     assert list(tmp_path.iterdir()) == [file]
-    step = results["training"]["engine"]
-    assert step["total"]["count"] == 1000
-    assert 0 < step["order"]["median"] < step["backward"]["median"]
-    parts = sum(step[part]["median"] for part in ("forward", "order", "propagation", "adam"))
-    assert parts == pytest.approx(step["total"]["median"], rel=0.5)
-    assert results["training"]["twin"]["total"]["count"] == 4
-    assert {(row["n_embd"], row["n_layer"]) for row in results["scaling"]["sizes"]} >= {(256, 1), (64, 4), (16, 4)}
-    shown = lines[lines.index("goals") + 1 :]
-    assert len([line for line in shown if line.endswith((" met", " missed"))]) == 7
-    assert sum("control loop" in line for line in lines) == len(sections)
+    assert results["step"]["figure"]["count"] == 200  # of two rounds, the first one not counted
+    assert 0.005 < results["step"]["figure"]["median"] < 10
+    assert 1 < results["layers-16"]["best"] < 100
+    assert 0.2 < results["mixed"]["figure"]["median"] < 5  # one microgpt, beside itself
+    assert results["script"]["sides"][0]["median"] > results["script"]["sides"][1]["median"]
+    assert set(results["operators"]) == set(script.OPERATIONS)
+    assert len([line for line in lines if line.endswith((" met", " missed"))]) == 3
+    assert sum("control loop" in line for line in lines) == 1
+    assert sum(line.startswith("x * y + z") for line in lines) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in workloads.TABLE if not name.startswith("peer-") and "bytes" not in name])
+@pytest.mark.usefixtures("small")
+def test_every_workload_measures(name: str) -> None:
+    measured = next(workloads.TABLE[name].make())
+    match measured:
+        case [*values]:
+            assert all(value > 0 for value in values if not isinstance(value, str))
+        case value:
+            assert value > 0
 
 
 @not_on_windows
-def test_processes_run_and_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chain, "NODES", 200_000)
-    monkeypatch.setenv("PATH", "")  # PyPy takes its time
-    results = processes.run(2)
-    assert results["command"]["seconds"]["median"] > 0.05
-    assert 10 < results["command"]["megabytes"]["median"] < 1000
-    assert results["chain"]["nodes"] == 200_000
-    assert 20 < results["chain"]["bytes_per_node"] < 1000
-    lines = list(processes.report(results))
-    assert lines[-1] == "    PyPy is not on the path: left out"
-    assert sum(line.startswith("    200000 nodes") for line in lines) == 1
-
-
-@not_on_windows
-def test_peak_is_not_that_of_the_process_that_started_this_one() -> None:
+def test_memory_is_that_of_the_workload() -> None:
     hold = bytearray(b"x") * 300_000_000
-    _, megabytes = processes.watch_command()
+    assert 10 < next(workloads.job_memory()) < 200, "not that of the process that started it"
+    worker = runner.Worker(sys.executable, "composite-bytes")
+    assert 20 < worker.measure()["values"][0] < 200
+    worker.close()
     assert len(hold) == 300_000_000
-    assert megabytes < 200
-
-
-def test_benchmark_of_scripts_runs() -> None:
-    lines = run("script.py", "--rounds", "2", "--steps", "1")
-    assert sum(line.strip().startswith("x * y + z") for line in lines) == 1
-    assert sum(line.strip().startswith("forward, backward") for line in lines) == 2
 
 
 @not_on_windows
+def test_a_command_that_fails_is_no_figure() -> None:
+    assert 0 < next(workloads.command("-c", "pass")) < 10
+    with pytest.raises(AssertionError, match="ended with"):
+        next(workloads.command("-c", "1 / 0"))
+
+
+def test_without_another_microgpt_no_goal_is_told() -> None:
+    figure = {"median": 2.0, "low": 1.0, "high": 3.0, "count": 3}
+    assert "--against" in runner.report("mixed", {"figure": figure, "best": 1.0})
+    assert runner.report("mixed", {"figure": figure, "best": 1.0, "sides": []}).endswith("at most 1 times      missed")
+
+
+@not_on_windows
+def test_another_microgpt_with_other_results_is_noticed(tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    answer = json.dumps({"values": [1.0], "result": "0x1p+0"})
+    other.write_text(f"#!/bin/sh\nwhile read line; do echo '{answer}'; done\n")
+    other.chmod(0o755)
+    lines = run("run.py", "--rounds", "2", "--only", "mixed", "--against", str(other), status=1, output=True)
+    assert sum("FAILED   the results of the two differ" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "words"),
+    [
+        ("raise OSError('libnothing.so: cannot open')", 0, "left out   OSError: libnothing.so: cannot open"),
+        ("raise ImportError('no torch here')", 0, "left out   ImportError: no torch here"),
+        ("def set_num_threads(n): raise ValueError('of another kind')", 1, "FAILED   ValueError: of another kind"),
+    ],
+)
+def test_what_cannot_be_loaded_is_left_out_and_what_fails_fails(
+    content: str, status: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text(content)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    lines = run("run.py", "--rounds", "2", "--only", "peer-torch", "peer-twin", status=status, output=True)
+    assert sum(words in line for line in lines) == 1
+    assert sum("twin beside the engine" in line for line in lines) == 1
+
+
 def test_benchmark_of_a_chain_runs() -> None:
-    lines = run("chain.py", "--nodes", "100000")
-    assert lines[0].startswith("100000 nodes")
-
-
-def test_chart_is_a_png_of_the_kept_results() -> None:
-    code = f"import json, plot, sys; sys.stdout.buffer.write(plot.draw(json.load(open({str(BENCHMARKS / 'results.json')!r}))))"
-    png = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=BENCHMARKS, check=True).stdout
-    assert png.startswith(b"\x89PNG\r\n\x1a\n")
-    assert len(png) > 10_000
+    lines = run("chain.py")
+    assert lines[0].startswith("10,000,000 nodes")
+    assert lines[1].startswith("build")
 
 
 @pytest.mark.parametrize(
@@ -127,12 +162,11 @@ def test_chart_is_a_png_of_the_kept_results() -> None:
         (["run.py", "--only", "nobody"], "invalid choice: 'nobody'"),
         (["run.py", "--json", "missing/results.json"], "its folder is missing"),
         (["run.py", "--json", "."], "it is a folder"),
-        (["script.py", "--steps", "0"], "whole number from 1 to 100, got '0'"),
-        (["chain.py", "--nodes", "many"], "got 'many'"),
+        (["script.py", "--rounds", "many"], "got 'many'"),
         (["readme.py", "missing.json"], "missing.json: No such file"),
         (["readme.py", str(ROOT / "README.md")], "is no JSON text"),
-        (["readme.py", "partial.json"], "lacks 'training'"),
-        (["readme.py", "list.json"], "run benchmarks/run.py with all sections"),
+        (["readme.py", "partial.json"], "lacks 'step'"),
+        (["readme.py", "list.json"], "run benchmarks/run.py with all workloads"),
     ],
 )
 def test_mistake_is_refused_in_one_line(
@@ -146,74 +180,44 @@ def test_mistake_is_refused_in_one_line(
     assert (ROOT / "README.md").read_text(encoding="utf-8") == README
 
 
-def test_another_loss_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A twin with one weight of 4,192 a little off."""
-    new_twin = training.new_twin
+def slightly_off(model: Any) -> None:
+    """Change one weight of a GPT."""
+    weight = model.state_dict()["lm_head"][0][0]
+    weight.data *= 1 + 1e-6
 
-    def a_little_off(start: measure.Start, **options: bool) -> training.Runner:
-        twin = new_twin(start, **options)
-        weight = twin.model.state_dict["lm_head"][0][0]
-        weight.data *= 1 + 1e-9
-        return twin
 
-    monkeypatch.setattr(training, "new_twin", a_little_off)
-    with pytest.raises(AssertionError, match="the engines disagree"):
-        training.run(2)
+@pytest.mark.parametrize("name", ["c", "numpy-64", "twin", "script"])
+@pytest.mark.usefixtures("small")
+def test_another_loss_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the engine's side, or for the script the twin's, starts with one weight a little off."""
+    next(workloads.TABLE[name].make())
+    step, loss_of = microgpt.GPT.loss, script.script.loss_of
+
+    def loss(model: Any, tokens: Any) -> Any:
+        slightly_off(model)
+        return step(model, tokens)
+
+    def script_loss(weights: Any, tokens: Any) -> Any:
+        if isinstance(weights["lm_head"][0][0], reference.Value):
+            weights["lm_head"][0][0].data += 1e-6
+        return loss_of(weights, tokens)
+
+    monkeypatch.setattr(microgpt.GPT, "loss", loss)
+    monkeypatch.setattr(script.script, "loss_of", script_loss)
+    with pytest.raises(AssertionError, match=r"disagree|differ|loss in numpy"):
+        next(workloads.TABLE[name].make())
 
 
 def test_another_gradient_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def peer(error: float) -> Any:
-        forward, backward, value, gradient = peers.on_values(reference.Value)
-        return lambda: (forward, backward, value, [gradient[0] + error, *gradient[1:]])
+        took, value, gradient = peers.on_values(reference.Value)
+        return lambda: (took, value, [gradient[0] + error, *gradient[1:]])
 
-    monkeypatch.setattr(peers, "PEERS", {"json": lambda: peer(1e-12)})
-    assert set(peers.run(2)["peers"]) == {"engine", "twin", "json None"}
-    monkeypatch.setattr(peers, "PEERS", {"json": lambda: peer(1e-8)})
-    with pytest.raises(AssertionError, match="json None gives"):
-        peers.run(2)
-
-
-def test_missing_package_is_left_out_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> Any:
-        raise OSError("libnothing.so: cannot open\nshared object")
-
-    monkeypatch.setattr(peers, "PEERS", {"nothing_of_that_name": pytest.fail, "json": broken})
-    lines = [line.strip() for line in peers.report(peers.run(2))]
-    assert "left out, nothing_of_that_name: not installed" in lines
-    assert "left out, json: installed, but cannot be loaded: libnothing.so: cannot open shared object" in lines
-
-
-@pytest.mark.parametrize("positions", [1, 5, 8])
-def test_multiply_adds_are_those_of_the_twin(positions: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = 0
-    dot = reference.dot
-
-    def counting(w: Any, x: Any) -> Any:
-        nonlocal counted
-        counted += 0 if w is x else len(w)  # w is x: the square of a norm
-        return dot(w, x)
-
-    monkeypatch.setattr(reference, "dot", counting)
-    twin = reference.GPT(5, random.Random(1), n_layer=2, n_embd=6, n_head=2, block_size=8)
-    twin.loss([i % 5 for i in range(positions + 1)])
-    config = microgpt.GPTConfig(5, n_layer=2, n_embd=6, n_head=2, block_size=8)
-    assert scaling.multiply_adds(config, positions) == counted
-
-
-def test_refused_backward_propagates_nothing() -> None:
-    start = measure.start()
-    orders = training.Orders(training.new_engine(start).model, start.documents)
-    orders.run(3)
-    assert len(orders.times) == 3
-    assert not any(parameter.grad for parameter in orders.model.parameters())
-
-
-def test_tasks_take_turns() -> None:
-    order: list[str] = []
-    controls = measure.take_turns(3, [lambda: order.append("a"), lambda: order.append("b")])
-    assert order == ["a", "b"] * 3
-    assert controls["count"] == 3
-    assert controls["low"] > 0
+    monkeypatch.setitem(peers.LOADERS, "torch", lambda: peer(1e-12))
+    assert next(peers.beside("torch")) > (0, 0)
+    monkeypatch.setitem(peers.LOADERS, "torch", lambda: peer(1e-8))
+    with pytest.raises(AssertionError, match="torch gives"):
+        next(peers.beside("torch"))
 
 
 @pytest.mark.parametrize(
@@ -232,25 +236,25 @@ def test_spread_is_median_and_middle_half(values: list[float], expected: tuple[f
 
 @pytest.mark.parametrize(("at_least", "values"), [(False, [1.9, 2.0, 2.1]), (True, [2.1, 2.0, 1.9])])
 def test_goal_is_met_up_to_its_bound(at_least: bool, values: list[float]) -> None:
-    goal = goals.Goal("name", " ms", "training", lambda results: results["x"], 2.0, at_least)
-    assert [goal.met(value) for value in values] == [True, True, False]
+    workload = workloads.Workload("title", lambda: iter(()), 2.0, at_least=at_least)
+    assert [runner.met(workload, value) for value in values] == [True, True, False]
 
 
 def test_goals_are_the_ones_stated() -> None:
-    bounds = {goal.name: (goal.bound, goal.unit, goal.at_least) for goal in goals.GOALS}
-    assert bounds == {
-        "training step, median of 1000": (0.1, " ms", False),
-        "twin / engine": (2500, " times", True),
-        "twin, as microgpt.py / engine": (2500, " times", True),
-        "twin, collector off / engine": (900, " times", True),
-        "a multiply-add, width 256 to 64": (1.3, " times", False),
-        "4 layers to 1, width 16": (4.2, " times", False),
-        "4 layers to 1, width 64": (4.2, " times", False),
-        "training command, CPU": (0.6, " s", False),
-        "training command, peak memory": (40, " MB", False),
+    goals = {name: (w.bound, w.unit.strip(), w.at_least) for name, w in workloads.TABLE.items() if w.bound is not None}
+    names = "c lengths text long numpy-64 numpy-256 batch models graph equation mixed python script-step chain first width"
+    bounds = [1.8, 1.3, 0.4, 4.5, 1.0, 1.5, 5, 1.3, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.5, 1.3]
+    assert goals == {
+        **{name: (bound, "times", False) for name, bound in zip(names.split(), bounds, strict=True)},
+        "layers-16": (4.2, "times", False),
+        "layers-64": (4.2, "times", False),
+        "step": (0.1, "ms", False),
+        "twin": (2500, "times", True),
+        "twin-microgpt": (2500, "times", True),
+        "twin-alone": (900, "times", True),
+        "composite-bytes": (30, "bytes", False),
+        "chain-bytes": (49, "bytes", False),
+        "memory": (30, "MB", False),
+        "command": (0.6, "s", False),
+        "start": (0.095, "s", False),
     }
-
-
-def test_no_goal_is_invented_for_what_was_not_measured() -> None:
-    assert list(goals.report({"machine": {}, "shapes": {}})) == []
-    assert len(list(goals.report(KEPT))) == len(goals.GOALS)

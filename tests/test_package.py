@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.machinery
+import os
 import re
 import shutil
 import subprocess
@@ -29,6 +30,41 @@ def test_import_pulls_in_the_standard_library_only(tmp_path: Path) -> None:
     # cython_runtime and _cython_...: bookkeeping of the compiled modules, made in memory
     foreign = {name for name in names if name not in sys.stdlib_module_names and "cython" not in name}
     assert foreign == {"microgpt"}
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that a bare Python has after `code`, beside its own."""
+    folder = Path(_tape.__file__ or "").parent.parent  # without `site`, which may import much on its own
+    dependencies = [path for path in sys.path if path.endswith("site-packages")]
+    bare = f"import sys; sys.path = [{str(folder)!r}, *sys.path, *{dependencies}]; before = set(sys.modules)\n{code}\n"
+    command = [sys.executable, "-I", "-S", "-c", bare + "print(*(set(sys.modules) - before), file=sys.stderr)"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stderr.split())
+
+
+SLOW = {"email", "hashlib", "json", "logging", "multiprocessing", "pathlib", "safetensors", "subprocess", "tqdm", "urllib"}
+
+
+def test_import_loads_nothing_that_takes_longer_than_the_engine() -> None:
+    loaded = loaded_by("import microgpt")
+    assert {"microgpt._value", "microgpt._functions"} <= loaded
+    assert not loaded & (SLOW | {"argparse", "ast", "dataclasses", "inspect", "random", "re", "typing", "microgpt.model"})
+    assert {"dataclasses", "inspect", "microgpt.model"} <= loaded_by("from microgpt import GPT")
+
+
+def test_training_without_bar_log_or_file_loads_none_of_what_they_need() -> None:
+    loaded = loaded_by("from microgpt.train import main; main(['--steps', '1', '--samples', '1'])")
+    assert {"argparse", "microgpt.trainer"} <= loaded
+    assert not loaded & (SLOW | {"microgpt.checkpoint", "microgpt.plot", "microgpt.resume"})
+    assert "json" in loaded_by(f"from microgpt.train import main; main(['--steps', '1', '--log', {os.devnull!r}])")
+
+
+def test_names_that_are_imported_later_are_attributes_from_the_start(tmp_path: Path) -> None:
+    code = "import microgpt; print(microgpt.{0}.__name__, '{0}' in dir(microgpt), microgpt.{0} is microgpt.{0})"
+    for name in ("GPT", "GPTConfig", "Adam", "CharTokenizer", "generate"):
+        assert python("-c", code.format(name), cwd=tmp_path) == f"{name} True True\n"
+    for name in ("checkpoint", "files", "model", "optim", "plot", "ranges", "resume", "sampler", "tokenizer"):
+        assert python("-c", code.format(name), cwd=tmp_path) == f"microgpt.{name} True True\n"
+    assert python("-c", "from microgpt import *; print(GPT, Adam)", cwd=tmp_path).startswith("<class 'microgpt.model.GPT'>")
 
 
 def test_public_names_are_there_and_the_twin_has_them() -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import codecs
-import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import BinaryIO
+from itertools import chain
+from os import PathLike
+from typing import TYPE_CHECKING, BinaryIO
 
 from microgpt.files import write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATASETS = ("names", "makemore")
 
 # The address and content that microgpt.py trains on. The list is not ours to ship.
 MAKEMORE_URL = "https://raw.githubusercontent.com/karpathy/makemore/988aa59/names.txt"
@@ -22,10 +27,10 @@ CHUNK = 1 << 20  # bytes read at once; the first hold the whole byte order mark,
 
 def load_names() -> list[str]:
     """Return the 32,868 embedded given names (README.md beside them tells their source)."""
-    return load_file(Path(__file__).with_name("names.txt"))
+    return load_file(os.path.join(os.path.dirname(__file__), "names.txt"))
 
 
-def load_file(path: str | Path) -> list[str]:
+def load_file(path: str | PathLike[str]) -> list[str]:
     """Return the documents of a UTF-8 text file, one per line, stripped, empty ones dropped.
 
     A line ends at LF, CRLF or CR and nowhere else. The file may be a pipe; no more of it is held than the documents.
@@ -44,7 +49,8 @@ def load_file(path: str | Path) -> list[str]:
 
 def documents_of(file: BinaryIO, name: str) -> list[str]:
     """Return the documents in the bytes of `file`, called `name` in errors."""
-    return [document for line in split_lines(decode(file, name)) if (document := line.strip())]
+    lines = chain.from_iterable(split_lines(decode(file, name)))
+    return list(filter(None, map(str.strip, lines)))
 
 
 def decode(file: BinaryIO, name: str) -> Iterator[str]:
@@ -69,17 +75,17 @@ def decode(file: BinaryIO, name: str) -> Iterator[str]:
         yield newlines.decode(text, final=not chunk)
 
 
-def split_lines(pieces: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a text that comes in pieces."""
+def split_lines(pieces: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the lines of a text that comes in pieces, those that end in one piece together."""
     begun: list[str] = []  # the pieces of the line whose end has not come
     for piece in pieces:
-        first, *others = piece.split("\n")
-        begun.append(first)
-        if others:
-            yield "".join(begun)
-            yield from others[:-1]
-            begun = others[-1:]
-    yield "".join(begun)
+        lines = piece.split("\n")
+        begun.append(lines[0])
+        if len(lines) > 1:
+            lines[0] = "".join(begun)
+            begun = [lines.pop()]
+            yield lines
+    yield ["".join(begun)]
 
 
 def load_makemore() -> list[str]:
@@ -144,4 +150,6 @@ def download(url: str, limit: int) -> bytes:
 
 def is_makemore(content: bytes) -> bool:
     """Return whether `content` is the known file."""
+    import hashlib  # here, so that other runs do not pay for the import
+
     return hashlib.sha256(content).hexdigest() == MAKEMORE_SHA256
