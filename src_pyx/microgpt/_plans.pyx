@@ -21,7 +21,8 @@ cdef extern from "kernels.h" nogil:
 
 cdef enum:
     MOST_BYTES = 1 << 25            # that all plans take
-    MOST_OF_A_KEY = 64              # plans that one key has
+    MOST_OF_A_KEY = 64              # plans that one key has, with one matrix
+    LOOKED_AT = 96                  # records below the root in which a matrix is looked for
     SMALL = 1 << 15                 # bytes of a plan; a larger one
     MOST_OF_A_NODE = 16             # takes so many for each node, or it is not kept
     BUCKETS = 1 << 10
@@ -44,6 +45,7 @@ cdef struct Part:                   # what a record says
 
 cdef struct Kept:                   # owner of its arrays
     uint64_t key
+    uint32_t matrix                 # as `matrix_of` the root says
     uint64_t used                   # when it was used last
     uint32_t size                   # distance of the root from the lowest node
     uint32_t outside                # highest leaf below that is used, and is no matter of choice
@@ -81,6 +83,25 @@ cdef uint64_t key_of(Tape *t, uint32_t root) noexcept nogil:
     return key
 
 
+cdef uint32_t matrix_of(Tape *t, uint32_t root) noexcept nogil:
+    """The first row of a matrix of leaves, in the highest product not far below `root`; 0 if there is none. Graphs of one shape
+    that have others are those of other models.
+    """
+    cdef const Node *record
+    cdef uint32_t _k
+    cdef uint32_t id = root
+    for _k in range(LOOKED_AT):
+        record = record_at(t, id)
+        if record.op == DOT | RUN and op_at(t, record.a) == LEAF:
+            return record.a
+        if record.op & RUN:
+            id = steps_of(record).first
+        if id <= 1:
+            break
+        id -= 1
+    return 0
+
+
 cdef inline Kept **bucket_of(uint64_t key) noexcept nogil:
     return &buckets[(key * <uint64_t>0x9E3779B97F4A7C15) >> 54]
 
@@ -89,13 +110,14 @@ cdef size_t use_plan(Tape *t, uint32_t root, Plan *plan) except? 0:
     """Fill `plan` and the order of the search, if a graph like that below `root` is known. Return that order's length, else 0."""
     cdef uint64_t key = key_of(t, root)
     cdef Kept *kept = bucket_of(key)[0]
-    cdef uint32_t low
+    cdef uint32_t matrix, low
     cdef size_t i
     if kept == NULL:
         return 0
     doubt_outdated(t)
+    matrix = matrix_of(t, root)
     while kept != NULL:
-        if kept.key == key and kept.size < root and is_like(t, kept, root - kept.size):
+        if kept.key == key and kept.matrix == matrix and kept.size < root and is_like(t, kept, root - kept.size):
             break
         kept = kept.next
     if kept == NULL:
@@ -219,15 +241,16 @@ cdef void free_kept(Kept *kept) noexcept:
     free(kept)
 
 
-cdef void drop_surplus(Kept **bucket, uint64_t key) noexcept:
-    """Where there are too many plans of one key, drop the one that was used least lately."""
+cdef void drop_surplus(Kept **bucket) noexcept:
+    """Where there are too many plans of the key and the matrix of the first one, drop the one that was used least lately."""
+    cdef const Kept *first = bucket[0]
     cdef Kept **link = bucket
     cdef Kept **oldest = bucket
     cdef uint32_t count = 0
     while link[0] != NULL:
-        if link[0].key == key:
+        if link[0].key == first.key and link[0].matrix == first.matrix:
             count += 1
-            if oldest[0].key != key or link[0].used < oldest[0].used:
+            if link[0].used < oldest[0].used:
                 oldest = link
         link = &link[0].next
     if count > MOST_OF_A_KEY:
@@ -263,12 +286,13 @@ cdef void keep_plan(Tape *t, uint32_t root, const Run *order, size_t length, con
     kept.sure = True
     highest_outside = max(highest_outside, kept.outside)
     kept.key = key_of(t, root)
+    kept.matrix = matrix_of(t, root)
     nbytes += kept.bytes
     kept_count += 1
     bucket = bucket_of(kept.key)
     kept.next = bucket[0]
     bucket[0] = kept
-    drop_surplus(bucket, kept.key)
+    drop_surplus(bucket)
     if nbytes > MOST_BYTES:
         drop_oldest(uses - kept_count // 2)
     if nbytes > MOST_BYTES:
