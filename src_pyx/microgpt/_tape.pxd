@@ -159,11 +159,10 @@ cdef struct Tape:
     double *grad                    # d(root)/d(node), summed over every use
     uint8_t *seen                   # UNSEEN, SEEN or OPEN; LIVE is added while collecting
     uint32_t *record_of             # number of its record
-    PyObject **handle               # first of the live handles anchored at the node, borrowed, or NULL
+    PyObject **handle               # first of the live handles anchored at the node, borrowed, or NULL, as from `top` on
     uint32_t top                    # first free id; nodes live in [1, top)
     uint32_t capacity               # ids that fit into the arrays
-    uint32_t cleared                # the handles of [top, cleared) are NULL
-    uint32_t limit                  # up to this id, at most `cleared`, there is a record for each node
+    uint32_t limit                  # up to this id, at most `capacity`, there is a record for each node
 
     Node *record                    # how nodes were computed, in the order of their ids
     uint32_t record_top             # first free record

@@ -2,7 +2,7 @@
 
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 cdef extern from "Python.h":
@@ -181,11 +181,10 @@ tape = &the_tape
 
 
 cdef int grow(Tape *t, size_t n) except -1:
-    """Make room for `n` more nodes, or clear the handles of those there is room for, and make room for their records."""
+    """Make room for `n` more nodes and their records."""
     cdef size_t records
     if n > t.capacity - t.top:
         grow_arrays(t, n)
-    clear_handles(t, n)
     if n > t.record_capacity - t.record_top:
         records = max(t.record_top + n, min(2 * <size_t>t.record_capacity, <size_t>t.capacity)) + FIRST_CAPACITY
         if not resize_records(t, records):
@@ -195,7 +194,7 @@ cdef int grow(Tape *t, size_t n) except -1:
 
 
 cdef inline void set_limit(Tape *t, uint32_t top) noexcept:
-    t.limit = <uint32_t>min(<size_t>t.cleared, top + <size_t>(t.record_capacity - t.record_top))
+    t.limit = <uint32_t>min(<size_t>t.capacity, top + <size_t>(t.record_capacity - t.record_top))
 
 
 cdef bint resize_records(Tape *t, size_t capacity) noexcept:
@@ -229,12 +228,20 @@ cdef int grow_arrays(Tape *t, size_t n) except -1:
     return 0
 
 
-cdef void clear_handles(Tape *t, size_t n) noexcept:
-    """Set the handles of the next `n` nodes to NULL, for which there is room, and of some more. Pages beyond are not touched."""
-    cdef uint32_t end = <uint32_t>min(t.top + n + FIRST_CAPACITY, <size_t>t.capacity)
-    if end > t.cleared:
-        memset(&t.handle[t.cleared], 0, (end - t.cleared) * sizeof(void *))
-        t.cleared = end
+cdef bint resize_handles(Tape *t, size_t capacity) noexcept:
+    """Give the handles room for `capacity` nodes, or return False. Most nodes have none, and the system's new pages are zero: such
+    as are never written take no memory.
+    """
+    cdef PyObject **handle = <PyObject **>calloc(capacity, sizeof(void *))
+    cdef uint32_t i
+    if handle == NULL:
+        return False
+    for i in range(t.top):
+        if t.handle[i] != NULL:
+            handle[i] = t.handle[i]
+    free(t.handle)
+    t.handle = handle
+    return True
 
 
 cdef bint resize(Tape *t, size_t capacity) noexcept:
@@ -242,13 +249,12 @@ cdef bint resize(Tape *t, size_t capacity) noexcept:
     if FENCED:
         fence(t, t.capacity, t.record_fence)
     t.fence = t.capacity = min(t.capacity, <uint32_t>capacity)
-    t.cleared = min(t.cleared, t.capacity)
     set_limit(t, t.top)
     if not (try_reallocate(<void **>&t.data, capacity, sizeof(double))
             and try_reallocate(<void **>&t.grad, capacity, sizeof(double))
             and try_reallocate(<void **>&t.seen, capacity, sizeof(uint8_t))
             and try_reallocate(<void **>&t.record_of, capacity, sizeof(uint32_t))
-            and try_reallocate(<void **>&t.handle, capacity, sizeof(void *))):
+            and resize_handles(t, capacity)):
         return False
     t.fence = t.capacity = <uint32_t>capacity
     return True
@@ -596,7 +602,9 @@ cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
         t.seen[i] ^= LIVE
         to = moved[i]
         handle = t.handle[i]
-        t.handle[to] = handle
+        if handle != NULL:              # no page is touched where none are
+            t.handle[i] = NULL
+            t.handle[to] = handle
         while handle != NULL:
             move_handle(handle, moved)
             handle = (<Handle>handle).next
@@ -616,7 +624,6 @@ cdef void slide(Tape *t, const uint32_t *moved, uint32_t first) noexcept:
     if not FAULT(b"collect: the last run moves"):
         t.run_start = moved[min(t.run_start, t.top)]
         t.run_end = moved[min(t.run_end, t.top)]
-    memset(&t.handle[moved[t.top]], 0, (t.top - moved[t.top]) * sizeof(void *))
     t.top = moved[t.top]
     set_limit(t, t.top)
 
