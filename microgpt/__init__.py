@@ -124,8 +124,18 @@ if sys.implementation.name == "cpython":
 elif not TYPE_CHECKING:
     __all__ = []  # there is no engine for this interpreter; microgpt.reference is all Python
 
+if TYPE_CHECKING:
+    from microgpt.graphs import graph as graph
+
+# What is there to look at graphs, loaded when it is first asked for.
+_TOOLS = {"graph": "graphs"}
+
 
 def __getattr__(name: str) -> Any:
+    if name in _TOOLS:
+        from importlib import import_module
+
+        return getattr(import_module(f"microgpt.{_TOOLS[name]}"), name)
     if name == "__version__":
         from importlib.metadata import version  # here, because the import takes longer than all the rest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -69,7 +69,8 @@ class Trainer:
     `documents` are shuffled in place; the last of them, the share `settings.validation`, are held out. `model`: one to go on
     with, of the sizes that settings and documents make; a new one by default.
     `losses`: of every step so far. `validations`: the loss of the held-out documents by the number of steps made. `best_step`:
-    where that was lowest, 0 before there is one. `waited`: validations since then.
+    where that was lowest, 0 before there is one. `waited`: validations since then. `before_update`: called with the trainer in
+    each step between backward and Adam, when the gradients are complete, and clipped; None for nobody. It may look, not write.
     Errors: ValueError unless at least two documents and a whole batch are left to train on, and for a model of other sizes.
     """
 
@@ -95,6 +96,7 @@ class Trainer:
         self.validations: dict[int, float] = {}
         self.best_step = 0
         self.waited = 0
+        self.before_update: Callable[[Trainer], object] | None = None
 
     @property
     def model(self) -> GPT:
@@ -158,6 +160,8 @@ class Trainer:
         loss = mean(losses[::-1])
         if settings.clip_grad is not None:
             self.optimizer.clip_grad_norm(settings.clip_grad)
+        if self.before_update is not None:
+            self.before_update(self)
         self.optimizer.step(self.learning_rate(len(self.losses)))
         self.losses.append(loss)
         step = len(self.losses)

@@ -1,0 +1,702 @@
+"""A graph as buffers, to be looked at: which nodes a root reaches, in the order of backward, and what each of them is.
+
+The search here is the plain one, operand by operand, with scratch of its own: it goes to leaves, too, and marks nothing on the
+tape. Sums and dots are split as the reference's chain of additions has them (_order.pyx), so that gradients computed along its
+steps are those of backward() to the last bit.
+"""
+
+from cpython cimport array
+from cpython.exc cimport PyErr_CheckSignals
+from libc.math cimport NAN
+from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
+
+from microgpt cimport _graph
+from microgpt._matrix cimport Matrix, Rows, as_rows
+from microgpt._ops cimport name_of, operand, operand_count, partial, partial_a, partial_b
+from microgpt._order cimport BETWEEN_SIGNALS, first, second
+from microgpt._runs cimport Operands, at, run
+from microgpt._tape cimport (
+    ADD_CONSTANT, CUSTOM, DOT, DOT_LISTED, DOT_STRIDED, LAST_BINARY, LAST_UNARY, LEAF, SUM, SUM_LISTED, Node, Tape, block_length,
+    custom_words, listed_operands, partials, tape
+)
+from microgpt._value cimport Value, node as id_of, written_on
+from microgpt._vector cimport Vector, as_vector, elements, new_vector, room_for_ids, settle_listed
+
+from array import array as new_array
+
+cdef array.array BYTES = new_array("B")
+cdef array.array DOUBLES = new_array("d")
+cdef array.array IDS = new_array("I")
+cdef array.array SIZES = new_array("Q")
+cdef array.array PLACES = new_array("q")
+
+cdef enum:
+    STEP_WORDS = 3                      # of a step: node, low, high
+
+
+cdef struct Step:                       # of backward: the operands (or pairs) [low, high) of a node get their contributions
+    uint32_t id
+    uint32_t low
+    uint32_t high
+
+cdef struct Turn:                       # of the path from the root to where the search is
+    uint32_t id
+    uint32_t next                       # the operand (or pair) to look at next; the steps of those before `low` are there
+    uint32_t low
+
+cdef struct Found:                      # by a search; owner: the call of `look` that it belongs to
+    uint32_t *place                     # of each id: 0 if not reached, UINT32_MAX on the path, else its place in `order`, from 1
+    uint32_t *order                     # ids, children before parents
+    uint32_t nodes
+    Step *steps                         # of computed nodes
+    size_t length
+    Turn *path
+    uint32_t depth
+    size_t edges
+    size_t own_partials                 # of custom nodes
+    size_t words                        # of pool blocks
+
+
+cdef inline void arrive(Tape *t, Found *found, uint32_t id) noexcept nogil:
+    """Go to a node that was not reached before. A leaf is done with at once."""
+    if t.node[id].op == LEAF:
+        leave(found, id)
+        return
+    found.place[id] = UINT32_MAX
+    found.path[found.depth] = Turn(id, 0, 0)
+    found.depth += 1
+
+
+cdef inline void leave(Found *found, uint32_t id) noexcept nogil:
+    found.order[found.nodes] = id
+    found.nodes += 1
+    found.place[id] = found.nodes
+
+
+cdef inline void add_step(Found *found, uint32_t id, uint32_t low, uint32_t high) noexcept nogil:
+    found.steps[found.length] = Step(id, low, high)
+    found.length += 1
+
+
+cdef inline bint arrive_below(Tape *t, Found *found, uint32_t id) noexcept nogil:
+    """Go to an operand. Return whether there is something below it to be done first."""
+    if found.place[id] != 0:
+        return False
+    arrive(t, found, id)
+    return t.node[id].op != LEAF
+
+
+cdef bint go_on(Tape *t, Found *found) noexcept nogil:
+    """Go to the next operand of the last node of the path that has something below it, or leave that node. Return whether it
+    was left.
+    """
+    cdef Turn *turn = &found.path[found.depth - 1]
+    cdef uint32_t id = turn.id
+    cdef const Node *node = &t.node[id]
+    cdef uint32_t op = node.op
+    cdef uint32_t n, k
+    if op <= LAST_BINARY:
+        if arrive_below(t, found, node.a):
+            return False
+        if op > LAST_UNARY and arrive_below(t, found, node.argument.pair.b):
+            return False
+        found.edges += 1 if op <= LAST_UNARY else 2
+        found.depth -= 1
+        add_step(found, id, 0, 1)
+        leave(found, id)
+        return True
+    n = node.argument.pair.n
+    k = turn.next
+    while k < n:
+        if op == DOT:
+            if found.place[node.a + k] != 0 and found.place[node.argument.pair.b + k] != 0:
+                k += 1
+                continue
+        if is_below(t, found, first(t, id, k)) or is_below(t, found, second(t, id, k)):
+            # What is below comes between the terms of the chain of additions before it and those after it.
+            if op != CUSTOM and k > turn.low:
+                add_step(found, id, turn.low, k)
+                turn.low = k
+            turn.next = k
+            if arrive_below(t, found, first(t, id, k)) or arrive_below(t, found, second(t, id, k)):
+                return False
+        else:
+            arrive_below(t, found, first(t, id, k))
+            arrive_below(t, found, second(t, id, k))
+        k += 1
+    found.edges += operand_edges(op, n)
+    if op == CUSTOM:
+        found.own_partials += n
+        found.words += block_length(custom_words(n))
+    elif listed_operands(node) > 0:
+        found.words += block_length(listed_operands(node))
+    elif op == DOT_STRIDED:
+        found.words += block_length(3)
+    add_step(found, id, turn.low, n)
+    found.depth -= 1
+    leave(found, id)
+    return True
+
+
+cdef inline bint is_below(Tape *t, Found *found, uint32_t id) noexcept nogil:
+    """Whether a computed node was not reached before."""
+    return found.place[id] == 0 and t.node[id].op != LEAF
+
+
+cdef inline size_t operand_edges(uint32_t op, uint32_t n) noexcept nogil:
+    return 2 * <size_t>n if op == DOT or op == DOT_LISTED or op == DOT_STRIDED else n
+
+
+cdef int search(Found *found, uint32_t root) except -1:
+    cdef size_t turns = 0
+    arrive(tape, found, root)
+    while found.depth > 0:
+        go_on(tape, found)
+        turns += 1
+        if turns % BETWEEN_SIGNALS == 0:
+            PyErr_CheckSignals()
+    return 0
+
+
+cdef int allocate(Found *found, size_t n) except -1:
+    """Make room for a search below id `n`: pages that it does not come to are never touched."""
+    found.place = <uint32_t *>calloc(n, sizeof(uint32_t))
+    found.order = <uint32_t *>malloc(n * sizeof(uint32_t))
+    found.steps = <Step *>malloc(2 * n * sizeof(Step))      # one where a node is left, and one at most where one is come to
+    found.path = <Turn *>malloc(n * sizeof(Turn))
+    if found.place == NULL or found.order == NULL or found.steps == NULL or found.path == NULL:
+        raise MemoryError(f"no room to search {n} nodes")
+    return 0
+
+
+cdef void release(Found *found) noexcept:
+    free(found.place)
+    free(found.order)
+    free(found.steps)
+    free(found.path)
+
+
+cdef array.array numbers(array.array like, size_t n, bint zero):
+    return array.clone(like, n, zero)
+
+
+cdef object shown(array.array given):
+    """Return what reads `given`, and does not write."""
+    return memoryview(given).toreadonly()
+
+
+cdef class Snapshot:
+    """The nodes below a root, as they were when it was made. Index 0 is the root, each node comes before its children.
+
+    Buffers are read-only and of one number for each node, edge (node and child), or step.
+    """
+
+    cdef Vector _nodes
+    cdef array.array _ops
+    cdef array.array _data
+    cdef array.array _grad
+    cdef array.array _constants
+    cdef array.array _first_child
+    cdef array.array _children
+    cdef array.array _steps
+    cdef array.array _own_partials
+    cdef object _partials
+    cdef object _uses
+    cdef array.array _first_use
+    cdef array.array _tensor            # of each node: 1 + number of the tensor it is an element of, 0 for none
+    cdef array.array _offset            # and which one
+    cdef set _own                       # indices of nodes with a `_backward` of their own
+    cdef readonly size_t nbytes         # that the nodes take on the tape
+
+    def __init__(self, Value root):
+        cdef Found found
+        cdef uint32_t id
+        memset(&found, 0, sizeof(Found))
+        if root is None:
+            raise TypeError("a graph is that of a Value, got None")
+        if self._nodes is not None:
+            raise TypeError("a graph is made once: __init__ was called again")
+        id = id_of(root)
+        tape.fixed += 1                 # ids are in use: other code may run where memory is asked for, and where signals come
+        try:
+            allocate(&found, <size_t>id + 1)
+            search(&found, id)
+            self.fill(&found, root)
+        finally:
+            release(&found)
+            tape.fixed -= 1
+
+    cdef int fill(self, Found *found, Value root) except -1:
+        cdef uint32_t n = found.nodes
+        cdef Vector nodes = new_vector()
+        cdef uint32_t *ids
+        cdef uint32_t i
+        self._ops = numbers(BYTES, n, False)
+        self._data = numbers(DOUBLES, n, False)
+        self._grad = numbers(DOUBLES, n, True)
+        self._constants = numbers(DOUBLES, n, False)
+        self._first_child = numbers(SIZES, <size_t>n + 1, False)
+        self._children = numbers(IDS, found.edges, False)
+        self._steps = numbers(IDS, STEP_WORDS * found.length, False)
+        self._own_partials = numbers(DOUBLES, found.own_partials, False)
+        self._own = set()
+        self.nbytes = n * <size_t>(2 * sizeof(double) + sizeof(uint8_t) + sizeof(Node) + sizeof(void *)) + (
+            found.words * sizeof(uint32_t))
+        refuse_stale(found)
+        if tape.own_backward or tape.shown or found.own_partials > 0:
+            self.find_own(found)
+        ids = room_for_ids(nodes, n)
+        for i in range(n):
+            ids[i] = found.order[n - 1 - i]
+        fill_nodes(self, found)
+        fill_children(self, found)
+        settle_listed(nodes, n)
+        self._nodes = nodes
+        if self._own:
+            self.grads_by_backward(found, root)
+        else:
+            add_up(self, found)
+        fill_steps(self, found)
+        return 0
+
+    cdef int find_own(self, Found *found) except -1:
+        """Note the nodes that backward() itself must look at: with a `_backward` of their own, or without any way."""
+        cdef uint32_t k, id
+        for k in range(found.nodes):
+            id = found.order[k]
+            if _graph.has_no_partials(tape, id):
+                self._own.add(found.nodes - 1 - k)
+            elif tape.handle[id] != NULL:
+                written = written_on(id)
+                if written is not None and "_backward" in written:
+                    self._own.add(found.nodes - 1 - k)
+
+    cdef int grads_by_backward(self, Found *found, Value root) except -1:
+        """Let backward() compute the gradients, since some nodes do that in ways of their own, and take them back."""
+        cdef array.array before = numbers(DOUBLES, found.nodes, False)
+        cdef uint32_t n = found.nodes
+        cdef uint32_t i
+        for i in range(n):
+            before.data.as_doubles[i] = tape.grad[found.order[i]]
+            tape.grad[found.order[i]] = 0.0
+        try:
+            _graph.backward(tape, root)
+            for i in range(n):
+                self._grad.data.as_doubles[n - 1 - i] = tape.grad[found.order[i]]
+        finally:
+            for i in range(n):
+                tape.grad[found.order[i]] = before.data.as_doubles[i]
+        return 0
+
+    def __len__(self):
+        return len(self._nodes)
+
+    def __iter__(self):
+        return iter(self._nodes)
+
+    def __getitem__(self, index):
+        """Return the Value of node `index`."""
+        if isinstance(index, slice):
+            raise TypeError("a node is chosen by its index; graph.nodes[i:j] is the Vector of several")
+        return self._nodes[index]
+
+    @property
+    def nodes(self):
+        """A Vector of all nodes. As long as it is there, so is the graph."""
+        return self._nodes
+
+    @property
+    def ops(self):
+        """Number of the op of each node, unsigned bytes; `op(i)` is its name."""
+        return shown(self._ops)
+
+    @property
+    def data(self):
+        """Data of each node, doubles."""
+        return shown(self._data)
+
+    @property
+    def grad(self):
+        """d(root)/d(node) of each node, doubles, computed apart: no node's own grad is changed or asked."""
+        return shown(self._grad)
+
+    @property
+    def constants(self):
+        """The number in each op, such as the 2 of x ** 2; nan where there is none. Doubles."""
+        return shown(self._constants)
+
+    @property
+    def first_child(self):
+        """The edges of node i are [first_child[i], first_child[i + 1]), 64 bits each."""
+        return shown(self._first_child)
+
+    @property
+    def children(self):
+        """Index of the child of each edge, in constructor order, for a dot w[0], x[0], w[1], x[1], ...; 32 bits each."""
+        return shown(self._children)
+
+    @property
+    def steps(self):
+        """What backward() does in turn, rows of three 32-bit numbers: node, low, high.
+
+        The operands [low, high) of the node, or pairs of operands of a dot, get their contributions, the last one of a sum or
+        dot first. A sum is in several rows where something between two of its terms comes before one and after the other.
+        """
+        return shown(self._steps).cast("B").cast("I", (len(self._steps) // STEP_WORDS, STEP_WORDS)) if len(self._steps) else (
+            shown(self._steps))
+
+    @property
+    def partials(self):
+        """d(node)/d(child) of each edge, doubles; nan for a node that passes its gradient on by a `_backward` of its own."""
+        if self._partials is None:
+            self._partials = all_partials(self)
+        return shown(self._partials)
+
+    @property
+    def first_use(self):
+        """The uses of node i are [first_use[i], first_use[i + 1]), 64 bits each."""
+        self.find_uses()
+        return shown(self._first_use)
+
+    @property
+    def uses(self):
+        """The edges that lead to each node, in the order in which backward() adds their contributions; 64 bits each."""
+        self.find_uses()
+        return shown(self._uses)
+
+    cdef int find_uses(self) except -1:
+        if self._uses is None:
+            all_uses(self)
+        return 0
+
+    def parent(self, size_t edge):
+        """Return the index of the node that an edge belongs to."""
+        cdef size_t low = 0
+        cdef size_t high = len(self._ops)
+        cdef size_t middle
+        cdef const uint64_t *starts = <const uint64_t *>self._first_child.data.as_voidptr
+        if edge >= <size_t>len(self._children):
+            raise IndexError(f"edge {edge} is out of range for a graph of {len(self._children)} edges")
+        while high - low > 1:           # the last node whose edges begin at this one or before: leaves have none
+            middle = (low + high) // 2
+            if starts[middle] <= edge:
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def op(self, index):
+        """Return the name of the op of node `index`, "leaf" for a variable."""
+        return name_of(self._ops[index])
+
+    def depths(self):
+        """Return how far each node is from the root, along the longest way, 32 bits each."""
+        cdef uint32_t n = <uint32_t>len(self._ops)
+        cdef array.array result = numbers(IDS, n, True)
+        cdef uint32_t *depth = result.data.as_uints
+        cdef const uint64_t *start = <const uint64_t *>self._first_child.data.as_voidptr
+        cdef const uint32_t *child = self._children.data.as_uints
+        cdef uint64_t e
+        cdef uint32_t i
+        for i in range(n):
+            for e in range(start[i], start[i + 1]):
+                depth[child[e]] = max(depth[child[e]], depth[i] + 1)
+        return shown(result)
+
+    def op_counts(self):
+        """Return how many nodes there are of each op, a list by its number."""
+        cdef size_t[256] count
+        cdef size_t i
+        for i in range(256):
+            count[i] = 0
+        for i in range(<size_t>len(self._ops)):
+            count[self._ops.data.as_uchars[i]] += 1
+        return [count[i] for i in range(256)]
+
+    def index(self, Value value not None):
+        """Return the index of the node of `value`. ValueError if the root does not reach it."""
+        cdef uint32_t id = id_of(value)
+        cdef Operands x = elements(self._nodes, 0)
+        cdef uint32_t i
+        for i in range(self._nodes.n):
+            if at(x, i) == id:
+                return i
+        raise ValueError(f"the graph does not reach {value!r}")
+
+    def indices(self, values):
+        """Return the index of each element of a Value, Vector, Matrix or Rows, row after row, -1 for what is not reached.
+
+        64 bits each. Cost: that of one look at each node of the graph, and one at each element.
+        """
+        cdef uint32_t count, i
+        cdef array.array result
+        cdef uint32_t *index
+        check_elements(values)
+        result = numbers(PLACES, elements_count(values), False)
+        index = self.by_id()
+        count = elements_count(values)
+        for i in range(count):
+            (<int64_t *>result.data.as_voidptr)[i] = <int64_t>self.index_of(index, element(values, i)) - 1
+        free(index)
+        return shown(result)
+
+    def name_tensors(self, tensors):
+        """Let `tensor` and `offset` tell of which of these Values, Vectors, Matrices and Rows each node is an element.
+
+        Where it is one of several, of the first.
+        """
+        cdef list given = list(tensors)
+        cdef array.array tensor = numbers(IDS, len(self._ops), True)
+        cdef array.array offset = numbers(IDS, len(self._ops), True)
+        cdef uint32_t *index
+        cdef uint32_t number = 0
+        cdef uint32_t i, place
+        for values in given:
+            check_elements(values)
+        index = self.by_id()
+        for values in given:
+            number += 1
+            for i in range(elements_count(values)):
+                place = self.index_of(index, element(values, i))
+                if place > 0 and tensor.data.as_uints[place - 1] == 0:
+                    tensor.data.as_uints[place - 1] = number
+                    offset.data.as_uints[place - 1] = i
+        free(index)
+        self._tensor = tensor
+        self._offset = offset
+
+    @property
+    def tensor(self):
+        """Of each node 1 + the number of its tensor, 0 for none; 32 bits each."""
+        return shown(self._tensor)
+
+    @property
+    def offset(self):
+        """Of each node which element of its tensor it is; 32 bits each."""
+        return shown(self._offset)
+
+    cdef uint32_t *by_id(self) except NULL:
+        """Return 1 + the index of each node by its id, 0 for others, up to the root's. Owner: the caller."""
+        cdef Operands x = elements(self._nodes, 0)
+        cdef uint32_t *index = <uint32_t *>calloc(<size_t>at(x, 0) + 1, sizeof(uint32_t))
+        cdef uint32_t i
+        if index == NULL:
+            raise MemoryError(f"no room to find {self._nodes.n} nodes by their values")
+        for i in range(self._nodes.n):
+            index[at(x, i)] = i + 1
+        return index
+
+    cdef uint32_t index_of(self, const uint32_t *index, uint32_t id) noexcept:
+        return index[id] if id <= at(elements(self._nodes, 0), 0) else 0
+
+
+cdef int check_elements(object values) except -1:
+    """Raise TypeError unless `values` is a Value, Vector, Matrix or Rows."""
+    if isinstance(values, Value):
+        id_of(<Value>values)
+    elif isinstance(values, Vector):
+        as_vector(values)
+    elif isinstance(values, Rows):
+        as_rows(<Rows>values)
+    elif not isinstance(values, Matrix):
+        raise TypeError(f"a Value, Vector, Matrix or Rows needed, got {type(values).__name__}")
+    return 0
+
+
+cdef uint32_t elements_count(object values) noexcept:
+    if isinstance(values, Value):
+        return 1
+    if isinstance(values, Vector):
+        return (<Vector>values).n
+    if isinstance(values, Rows):
+        return (<Rows>values).vector.n
+    return (<Matrix>values).rows * (<Matrix>values).columns
+
+
+cdef uint32_t element(object values, uint32_t i) noexcept:
+    """The id of an element."""
+    if isinstance(values, Value):
+        return (<Value>values).id
+    if isinstance(values, Vector):
+        return at(elements(<Vector>values, 0), i)
+    if isinstance(values, Rows):
+        return at(elements((<Rows>values).vector, 0), i)
+    return at(run((<Matrix>values).start), i)
+
+
+cdef int refuse_stale(Found *found) except -1:
+    """As backward() does. Only nodes older than the last write of a leaf are looked at."""
+    cdef uint32_t last_write = tape.write_top[tape.writes - 1] if tape.writes > 0 else 0
+    cdef uint32_t k
+    for k in range(found.nodes):
+        if found.order[k] < last_write:
+            _graph.refuse_stale(tape, found.order[k])
+    return 0
+
+
+cdef void fill_nodes(Snapshot graph, const Found *found) noexcept:
+    cdef Tape *t = tape
+    cdef uint32_t n = found.nodes
+    cdef uint8_t *ops = graph._ops.data.as_uchars
+    cdef double *data = graph._data.data.as_doubles
+    cdef double *constants = graph._constants.data.as_doubles
+    cdef const Node *node
+    cdef uint32_t i, id
+    for i in range(n):
+        id = found.order[n - 1 - i]
+        node = &t.node[id]
+        ops[i] = node.op
+        data[i] = t.data[id]
+        constants[i] = node.argument.constant if ADD_CONSTANT <= node.op <= LAST_UNARY else NAN
+
+
+cdef void fill_children(Snapshot graph, const Found *found) noexcept:
+    cdef Tape *t = tape
+    cdef uint32_t n = found.nodes
+    cdef uint64_t *start = <uint64_t *>graph._first_child.data.as_voidptr
+    cdef uint32_t *child = graph._children.data.as_uints
+    cdef double *own = graph._own_partials.data.as_doubles
+    cdef const uint32_t *place = found.place
+    cdef const Node *node
+    cdef uint64_t e = 0
+    cdef uint32_t i, k, id, count
+    for i in range(n):
+        id = found.order[n - 1 - i]
+        node = &t.node[id]
+        start[i] = e
+        if node.op == LEAF:
+            continue
+        if node.op == DOT:
+            for k in range(node.argument.pair.n):
+                child[e + 2 * k] = n - place[node.a + k]
+                child[e + 2 * k + 1] = n - place[node.argument.pair.b + k]
+            e += 2 * <uint64_t>node.argument.pair.n
+            continue
+        count = operand_count(t, id)
+        for k in range(count):
+            child[e + k] = n - place[operand(t, id, k)]
+        e += count
+        if node.op == CUSTOM:
+            for k in range(count):
+                own[0] = NAN if _graph.has_no_partials(t, id) else partials(t, node.a, count)[k]
+                own += 1
+    start[n] = e
+
+
+cdef void add_up(Snapshot graph, const Found *found) noexcept:
+    """Compute the gradients, each contribution in the turn that it has in backward()."""
+    cdef Tape *t = tape
+    cdef double *grad = graph._grad.data.as_doubles
+    cdef const uint32_t *place = found.place
+    cdef const double *data = t.data
+    cdef const Node *node
+    cdef uint32_t n = found.nodes
+    cdef uint32_t k, a, b, id
+    cdef double g
+    cdef size_t s
+    grad[0] = 1.0
+    for s in range(found.length, 0, -1):
+        id = found.steps[s - 1].id
+        node = &t.node[id]
+        g = grad[n - place[id]]
+        if node.op <= LAST_BINARY:
+            grad[n - place[node.a]] += partial(t, id, 0) * g
+            if node.op > LAST_UNARY:
+                grad[n - place[node.argument.pair.b]] += partial(t, id, 1) * g
+        elif node.op == CUSTOM:
+            for k in range(node.argument.pair.n):
+                grad[n - place[t.pool[node.a + k]]] += partials(t, node.a, node.argument.pair.n)[k] * g
+        elif node.op == SUM or node.op == SUM_LISTED:
+            for k in range(found.steps[s - 1].high, found.steps[s - 1].low, -1):
+                grad[n - place[first(t, id, k - 1)]] += g
+        else:
+            for k in range(found.steps[s - 1].high, found.steps[s - 1].low, -1):
+                a = first(t, id, k - 1)
+                b = second(t, id, k - 1)
+                grad[n - place[a]] += data[b] * g
+                grad[n - place[b]] += data[a] * g
+
+
+cdef void fill_steps(Snapshot graph, const Found *found) noexcept:
+    cdef uint32_t *to = graph._steps.data.as_uints
+    cdef size_t s
+    for s in range(found.length, 0, -1):
+        to[0] = found.nodes - found.place[found.steps[s - 1].id]
+        to[1] = found.steps[s - 1].low
+        to[2] = found.steps[s - 1].high
+        to += STEP_WORDS
+
+
+cdef array.array all_partials(Snapshot graph):
+    cdef array.array result = numbers(DOUBLES, len(graph._children), False)
+    cdef double *to = result.data.as_doubles
+    cdef const uint64_t *start = <const uint64_t *>graph._first_child.data.as_voidptr
+    cdef const uint32_t *child = graph._children.data.as_uints
+    cdef const double *data = graph._data.data.as_doubles
+    cdef const double *own = graph._own_partials.data.as_doubles
+    cdef uint8_t op
+    cdef uint32_t i
+    cdef uint64_t e
+    for i in range(<uint32_t>len(graph._ops)):
+        op = graph._ops.data.as_uchars[i]
+        e = start[i]
+        if op == LEAF:
+            continue
+        if op <= LAST_UNARY:
+            to[e] = partial_a(op, data[child[e]], graph._constants.data.as_doubles[i], data[i])
+        elif op <= LAST_BINARY:
+            to[e] = partial_a(op, data[child[e]], data[child[e + 1]], data[i])
+            to[e + 1] = partial_b(op, data[child[e]], data[child[e + 1]], data[i])
+        else:
+            for e in range(start[i], start[i + 1]):
+                if op == CUSTOM:
+                    to[e] = own[0]
+                    own += 1
+                else:
+                    to[e] = 1.0 if op == SUM or op == SUM_LISTED else data[child[start[i] + ((e - start[i]) ^ 1)]]
+    for i in graph._own:
+        for e in range(start[i], start[i + 1]):
+            to[e] = NAN
+    return result
+
+
+cdef int all_uses(Snapshot graph) except -1:
+    """Count the edges to each node, then put them where they belong, step by step."""
+    cdef uint32_t n = <uint32_t>len(graph._ops)
+    cdef array.array first_use = numbers(SIZES, <size_t>n + 1, True)
+    cdef array.array uses = numbers(SIZES, len(graph._children), False)
+    cdef array.array next_use = numbers(SIZES, <size_t>n + 1, False)
+    cdef uint64_t *begin = <uint64_t *>first_use.data.as_voidptr
+    cdef uint64_t *free_place = <uint64_t *>next_use.data.as_voidptr
+    cdef uint64_t *use = <uint64_t *>uses.data.as_voidptr
+    cdef const uint64_t *start = <const uint64_t *>graph._first_child.data.as_voidptr
+    cdef const uint32_t *child = graph._children.data.as_uints
+    cdef const uint32_t *step = graph._steps.data.as_uints
+    cdef uint64_t e
+    cdef uint32_t i, k, width
+    cdef uint8_t op
+    cdef size_t _step
+    for e in range(<size_t>len(graph._children)):
+        begin[child[e] + 1] += 1
+    for i in range(n):
+        begin[i + 1] += begin[i]
+        free_place[i] = begin[i]
+    for _step in range(<size_t>len(graph._steps) // STEP_WORDS):
+        i = step[0]
+        op = graph._ops.data.as_uchars[i]
+        width = 2 if op == DOT or op == DOT_LISTED or op == DOT_STRIDED else 1
+        if op <= LAST_BINARY or op == CUSTOM:
+            for e in range(start[i], start[i + 1]):
+                use[free_place[child[e]]] = e
+                free_place[child[e]] += 1
+        else:
+            for k in range(step[2], step[1], -1):
+                for e in range(start[i] + (k - 1) * width, start[i] + k * width):
+                    use[free_place[child[e]]] = e
+                    free_place[child[e]] += 1
+        step += STEP_WORDS
+    graph._first_use = first_use
+    graph._uses = uses
+    return 0
