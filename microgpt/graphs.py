@@ -57,6 +57,20 @@ class Graph(Snapshot):
         name = self._names[number - 1]
         return name + place_in(self.tensors[name], self.offset[index])
 
+    def span(self, indices: Sequence[int]) -> str:
+        """Return the name of several nodes of one tensor, such as layer0.q[2][0..15]; "" if they are not."""
+        numbers = {self.tensor[index] for index in indices}
+        number = numbers.pop()
+        if numbers or number == 0:
+            return ""
+        name = self._names[number - 1]
+        shape = shape_of(self.tensors[name])
+        places = [divmod(self.offset[index], shape[-1]) for index in indices] if shape else []
+        ranges = (
+            [sorted(place)[:: len(places) - 1] for place in zip(*places, strict=True)][-len(shape) :] if len(places) > 1 else []
+        )
+        return name + "".join(f"[{low}..{high}]" if low != high else f"[{low}]" for low, high in ranges)
+
     def title(self, index: int) -> str:
         """Return the op of node `index` with its number, such as pow 2; of a node of your own the name that you gave it."""
         constant = self.constants[index]
