@@ -125,11 +125,12 @@ elif not TYPE_CHECKING:
     __all__ = []  # there is no engine for this interpreter; microgpt.reference is all Python
 
 if TYPE_CHECKING:
+    from microgpt.checking import gradcheck as gradcheck
     from microgpt.drawing import draw as draw
     from microgpt.graphs import graph as graph
 
 # What is there to look at graphs, loaded when it is first asked for.
-_TOOLS = {"draw": "drawing", "graph": "graphs"}
+_TOOLS = {"draw": "drawing", "gradcheck": "checking", "graph": "graphs"}
 
 
 def __getattr__(name: str) -> Any:
