@@ -127,10 +127,11 @@ elif not TYPE_CHECKING:
 if TYPE_CHECKING:
     from microgpt.checking import gradcheck as gradcheck
     from microgpt.drawing import draw as draw
+    from microgpt.explore import explore as explore
     from microgpt.graphs import graph as graph
 
 # What is there to look at graphs, loaded when it is first asked for.
-_TOOLS = {"draw": "drawing", "gradcheck": "checking", "graph": "graphs"}
+_TOOLS = {"draw": "drawing", "explore": "explore", "gradcheck": "checking", "graph": "graphs"}
 
 
 def __getattr__(name: str) -> Any:

@@ -411,12 +411,13 @@ class Chooser:
     def op(self, nodes: tuple[int, ...]) -> str:
         """Return what stands in the circle, as micrograd writes it: nothing for leaves."""
         titles = {self.graph.title(node) for node in nodes[:100]}
-        title = titles.pop() if len(titles) == 1 else self.graph.op(nodes[0])
-        name, _, constant = title.partition(" ")
-        if name == "leaf":
+        op = self.graph.op(nodes[0])
+        title = titles.pop() if len(titles) == 1 else op
+        if title == "leaf":
             return ""
-        sign = {"add": "+", "mul": "*", "pow": "**"}.get(name, name)
-        return f"{sign} {constant}".rstrip()[:LONGEST]
+        if op != "custom":
+            title = " ".join({"add": "+", "mul": "*", "pow": "**"}.get(word, word) for word in title.split())
+        return title[:LONGEST]
 
     def lines(self, nodes: tuple[int, ...]) -> list[str]:
         """Return name, data and gradient."""

@@ -72,11 +72,13 @@ class Graph(Snapshot):
         return name + "".join(f"[{low}..{high}]" if low != high else f"[{low}]" for low, high in ranges)
 
     def title(self, index: int) -> str:
-        """Return the op of node `index` with its number, such as pow 2; of a node of your own the name that you gave it."""
+        """Return the op of node `index` with its number: pow 2 for x ** 2, 2 pow for 2 ** x; of an own op its name."""
         constant = self.constants[index]
         name = self.op(index)
         if name == "custom":
             name = self[index].op
+        if self.kind(index).startswith("k_"):
+            return f"{constant:.4g} {name}"
         return name if constant != constant else f"{name} {constant:.4g}"
 
     @property

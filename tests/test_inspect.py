@@ -132,6 +132,9 @@ def test_constants_are_the_numbers_in_ops() -> None:
     assert [(g.op(i), g.constants[i]) for i in (1, 2)] == [("pow", 2.0), ("add", 4.0)]
     assert g.constants[0] != g.constants[0]
     assert [g.title(i) for i in range(4)] == ["mul", "pow 2", "add 4", "leaf"]
+    assert [g.kind(i) for i in range(4)] == ["mul", "pow_k", "add_k", "leaf"]
+    assert graph(2**x).title(0) == "2 pow"
+    assert graph(2**x).kind(0) == "k_pow"
 
 
 def test_count_tells_ops_edges_leaves_depth_and_bytes() -> None:

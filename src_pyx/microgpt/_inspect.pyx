@@ -18,13 +18,15 @@ from microgpt._ops cimport name_of, operand, operand_count, partial, partial_a, 
 from microgpt._order cimport BETWEEN_SIGNALS, first, second
 from microgpt._runs cimport Operands, at, run
 from microgpt._tape cimport (
-    ADD_CONSTANT, CUSTOM, DOT, DOT_LISTED, DOT_STRIDED, LAST_BINARY, LAST_UNARY, LEAF, SUM, SUM_LISTED, Node, Tape, block_length,
-    custom_words, listed_operands, partials, tape
+    ADD_CONSTANT, CONSTANT_ATAN2, CONSTANT_POW, CUSTOM, DOT, DOT_LISTED, DOT_STRIDED, LAST_BINARY, LAST_UNARY, LEAF, SUM,
+    SUM_LISTED, Node, Tape, block_length, custom_words, listed_operands, partials, tape
 )
 from microgpt._value cimport Value, node as id_of, written_on
 from microgpt._vector cimport Vector, as_vector, elements, new_vector, room_for_ids, settle_listed
 
 from array import array as new_array
+
+from microgpt._ops import NAMES
 
 cdef array.array BYTES = new_array("B")
 cdef array.array DOUBLES = new_array("d")
@@ -34,6 +36,13 @@ cdef array.array PLACES = new_array("q")
 
 cdef enum:
     STEP_WORDS = 3                      # of a step: node, low, high
+
+
+# What tells the ops apart that share a name: with a number as second operand, _k, or as first, k_.
+KINDS = tuple([
+    f"k_{name}" if code in (CONSTANT_POW, CONSTANT_ATAN2) else f"{name}_k" if ADD_CONSTANT <= code <= LAST_UNARY else name
+    for code, name in enumerate(NAMES)
+])
 
 
 cdef struct Step:                       # of backward: the operands (or pairs) [low, high) of a node get their contributions
@@ -390,6 +399,10 @@ cdef class Snapshot:
     def op(self, index):
         """Return the name of the op of node `index`, "leaf" for a variable."""
         return name_of(self._ops[index])
+
+    def kind(self, index):
+        """Return the name of the op of node `index`, and whether there is a number in it: pow_k for x ** 2, k_pow for 2 ** x."""
+        return KINDS[self._ops[index]]
 
     def depths(self):
         """Return how far each node is from the root, along the longest way, 32 bits each."""
