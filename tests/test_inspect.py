@@ -194,6 +194,25 @@ def test_a_graph_is_that_of_a_value(given: Any) -> None:
         graph(given)
 
 
+def test_a_graph_that_was_never_made_says_so() -> None:
+    empty = Graph.__new__(Graph)
+    for use in (len, iter, lambda g: g[0], lambda g: g.index(Value(1.0)), lambda g: g.indices(Value(1.0))):
+        with pytest.raises(RuntimeError, match="this Graph was never made"):
+            use(empty)
+    for name in ("depths", "op_counts"):
+        with pytest.raises(TypeError):
+            getattr(empty, name)()
+    for name in ("data", "steps", "partials", "uses", "tensor"):
+        with pytest.raises(TypeError):
+            getattr(empty, name)
+    with pytest.raises(TypeError):
+        empty.parent(0)
+    with pytest.raises(TypeError):
+        empty.name_tensors([])
+    with pytest.raises(TypeError, match="made once"):
+        graph(Value(1.0)).__init__(Value(2.0))  # type: ignore[misc]
+
+
 def test_looking_leaves_nothing_on_the_tape() -> None:
     x = Value(0.5)
     y = (x * x).exp()

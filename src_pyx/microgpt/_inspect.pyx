@@ -1,25 +1,20 @@
-"""A graph as buffers, to be looked at: which nodes a root reaches, in the order of backward, and what each of them is.
-
-The search here is the plain one, operand by operand, with scratch of its own: it goes to leaves, too, and marks nothing on the
-tape. Sums and dots are split as the reference's chain of additions has them (_order.pyx), so that gradients computed along its
-steps are those of backward() to the last bit.
-"""
+"""A graph as buffers: which nodes a root reaches, in the order of backward, and what each of them is."""
 
 from cpython cimport array
-from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport NAN
-from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from microgpt cimport _graph
 from microgpt._matrix cimport Matrix, Rows, as_rows
 from microgpt._ops cimport name_of, operand, operand_count, partial, partial_a, partial_b
-from microgpt._order cimport BETWEEN_SIGNALS, first, second
+from microgpt._order cimport first, second
+from microgpt._reach cimport Found, allocate, release, search
 from microgpt._runs cimport Operands, at, run
 from microgpt._tape cimport (
     ADD_CONSTANT, CONSTANT_ATAN2, CONSTANT_POW, CUSTOM, DOT, DOT_LISTED, DOT_STRIDED, LAST_BINARY, LAST_UNARY, LEAF, SUM,
-    SUM_LISTED, Node, Tape, block_length, custom_words, listed_operands, partials, tape
+    SUM_LISTED, Node, Tape, partials, tape
 )
 from microgpt._value cimport Value, node as id_of, written_on
 from microgpt._vector cimport Vector, as_vector, elements, new_vector, room_for_ids, settle_listed
@@ -43,148 +38,6 @@ KINDS = tuple([
     f"k_{name}" if code in (CONSTANT_POW, CONSTANT_ATAN2) else f"{name}_k" if ADD_CONSTANT <= code <= LAST_UNARY else name
     for code, name in enumerate(NAMES)
 ])
-
-
-cdef struct Step:                       # of backward: the operands (or pairs) [low, high) of a node get their contributions
-    uint32_t id
-    uint32_t low
-    uint32_t high
-
-cdef struct Turn:                       # of the path from the root to where the search is
-    uint32_t id
-    uint32_t next                       # the operand (or pair) to look at next; the steps of those before `low` are there
-    uint32_t low
-
-cdef struct Found:                      # by a search; owner: the call of `look` that it belongs to
-    uint32_t *place                     # of each id: 0 if not reached, UINT32_MAX on the path, else its place in `order`, from 1
-    uint32_t *order                     # ids, children before parents
-    uint32_t nodes
-    Step *steps                         # of computed nodes
-    size_t length
-    Turn *path
-    uint32_t depth
-    size_t edges
-    size_t own_partials                 # of custom nodes
-    size_t words                        # of pool blocks
-
-
-cdef inline void arrive(Tape *t, Found *found, uint32_t id) noexcept nogil:
-    """Go to a node that was not reached before. A leaf is done with at once."""
-    if t.node[id].op == LEAF:
-        leave(found, id)
-        return
-    found.place[id] = UINT32_MAX
-    found.path[found.depth] = Turn(id, 0, 0)
-    found.depth += 1
-
-
-cdef inline void leave(Found *found, uint32_t id) noexcept nogil:
-    found.order[found.nodes] = id
-    found.nodes += 1
-    found.place[id] = found.nodes
-
-
-cdef inline void add_step(Found *found, uint32_t id, uint32_t low, uint32_t high) noexcept nogil:
-    found.steps[found.length] = Step(id, low, high)
-    found.length += 1
-
-
-cdef inline bint arrive_below(Tape *t, Found *found, uint32_t id) noexcept nogil:
-    """Go to an operand. Return whether there is something below it to be done first."""
-    if found.place[id] != 0:
-        return False
-    arrive(t, found, id)
-    return t.node[id].op != LEAF
-
-
-cdef bint go_on(Tape *t, Found *found) noexcept nogil:
-    """Go to the next operand of the last node of the path that has something below it, or leave that node. Return whether it
-    was left.
-    """
-    cdef Turn *turn = &found.path[found.depth - 1]
-    cdef uint32_t id = turn.id
-    cdef const Node *node = &t.node[id]
-    cdef uint32_t op = node.op
-    cdef uint32_t n, k
-    if op <= LAST_BINARY:
-        if arrive_below(t, found, node.a):
-            return False
-        if op > LAST_UNARY and arrive_below(t, found, node.argument.pair.b):
-            return False
-        found.edges += 1 if op <= LAST_UNARY else 2
-        found.depth -= 1
-        add_step(found, id, 0, 1)
-        leave(found, id)
-        return True
-    n = node.argument.pair.n
-    k = turn.next
-    while k < n:
-        if op == DOT:
-            if found.place[node.a + k] != 0 and found.place[node.argument.pair.b + k] != 0:
-                k += 1
-                continue
-        if is_below(t, found, first(t, id, k)) or is_below(t, found, second(t, id, k)):
-            # What is below comes between the terms of the chain of additions before it and those after it.
-            if op != CUSTOM and k > turn.low:
-                add_step(found, id, turn.low, k)
-                turn.low = k
-            turn.next = k
-            if arrive_below(t, found, first(t, id, k)) or arrive_below(t, found, second(t, id, k)):
-                return False
-        else:
-            arrive_below(t, found, first(t, id, k))
-            arrive_below(t, found, second(t, id, k))
-        k += 1
-    found.edges += operand_edges(op, n)
-    if op == CUSTOM:
-        found.own_partials += n
-        found.words += block_length(custom_words(n))
-    elif listed_operands(node) > 0:
-        found.words += block_length(listed_operands(node))
-    elif op == DOT_STRIDED:
-        found.words += block_length(3)
-    add_step(found, id, turn.low, n)
-    found.depth -= 1
-    leave(found, id)
-    return True
-
-
-cdef inline bint is_below(Tape *t, Found *found, uint32_t id) noexcept nogil:
-    """Whether a computed node was not reached before."""
-    return found.place[id] == 0 and t.node[id].op != LEAF
-
-
-cdef inline size_t operand_edges(uint32_t op, uint32_t n) noexcept nogil:
-    return 2 * <size_t>n if op == DOT or op == DOT_LISTED or op == DOT_STRIDED else n
-
-
-cdef int search(Found *found, uint32_t root) except -1:
-    cdef size_t turns = 0
-    arrive(tape, found, root)
-    while found.depth > 0:
-        go_on(tape, found)
-        turns += 1
-        if turns % BETWEEN_SIGNALS == 0:
-            PyErr_CheckSignals()
-    return 0
-
-
-cdef int allocate(Found *found, size_t n) except -1:
-    """Make room for a search below id `n`: pages that it does not come to are never touched."""
-    found.place = <uint32_t *>calloc(n, sizeof(uint32_t))
-    found.order = <uint32_t *>malloc(n * sizeof(uint32_t))
-    found.steps = <Step *>malloc(2 * n * sizeof(Step))      # one where a node is left, and one at most where one is come to
-    found.path = <Turn *>malloc(n * sizeof(Turn))
-    if found.place == NULL or found.order == NULL or found.steps == NULL or found.path == NULL:
-        raise MemoryError(f"no room to search {n} nodes")
-    return 0
-
-
-cdef void release(Found *found) noexcept:
-    free(found.place)
-    free(found.order)
-    free(found.steps)
-    free(found.path)
 
 
 cdef array.array numbers(array.array like, size_t n, bint zero):
@@ -299,17 +152,23 @@ cdef class Snapshot:
                 tape.grad[found.order[i]] = before.data.as_doubles[i]
         return 0
 
+    cdef Vector made(self):
+        """Return the nodes. RuntimeError where a subclass has not called __init__."""
+        if self._nodes is None:
+            raise RuntimeError(f"this {type(self).__name__} was never made: __init__ was not called")
+        return self._nodes
+
     def __len__(self):
-        return len(self._nodes)
+        return len(self.made())
 
     def __iter__(self):
-        return iter(self._nodes)
+        return iter(self.made())
 
     def __getitem__(self, index):
         """Return the Value of node `index`."""
         if isinstance(index, slice):
             raise TypeError("a node is chosen by its index; graph.nodes[i:j] is the Vector of several")
-        return self._nodes[index]
+        return self.made()[index]
 
     @property
     def nodes(self):
@@ -431,7 +290,7 @@ cdef class Snapshot:
     def index(self, Value value not None):
         """Return the index of the node of `value`. ValueError if the root does not reach it."""
         cdef uint32_t id = id_of(value)
-        cdef Operands x = elements(self._nodes, 0)
+        cdef Operands x = elements(self.made(), 0)
         cdef uint32_t i
         for i in range(self._nodes.n):
             if at(x, i) == id:
@@ -492,7 +351,7 @@ cdef class Snapshot:
 
     cdef uint32_t *by_id(self) except NULL:
         """Return 1 + the index of each node by its id, 0 for others, up to the root's. Owner: the caller."""
-        cdef Operands x = elements(self._nodes, 0)
+        cdef Operands x = elements(self.made(), 0)
         cdef uint32_t *index = <uint32_t *>calloc(<size_t>at(x, 0) + 1, sizeof(uint32_t))
         cdef uint32_t i
         if index == NULL:
