@@ -16,7 +16,8 @@ COMMANDS = {
         "python -m microgpt.train --data names.txt --steps 5000",
     ),
     "explore": (
-        "Write a page on which every scalar of one training step can be clicked: one HTML file to open from disk.",
+        "Watch a model train in the browser; or, of a MODEL, write a page on which every scalar of one training step can be "
+        "clicked: one HTML file to open from disk.",
         "python -m microgpt.explore MODEL --text anna --save anna.html",
     ),
     "sample": (

@@ -11,11 +11,12 @@ import hashlib
 import html
 import json
 import sys
+import webbrowser
 import zlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +31,10 @@ from microgpt.files import write_atomically
 from microgpt.graphs import Graph, Named, Names
 from microgpt.model import GPT
 from microgpt.optim import Adam
+from microgpt.signals import noted_signals
 from microgpt.tokenizer import CharTokenizer
+from microgpt.train_flags import GOES_ON, add_run_flags, flag_of, prepare_files, settle, way_on
+from microgpt.trainer import Settings
 
 MAX_EDGES = 500_000  # of a page: its graph has the nodes nearest to the root, and all of their children
 MAX_NODES = 200_000
@@ -364,26 +368,82 @@ def build_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(
         prog="python -m microgpt.explore",
-        description="Write a page on which every scalar of one training step can be clicked: one HTML file to open from disk.",
+        description="Watch a model train in the browser; or, of a MODEL, write a page on which every scalar of one training step "
+        "can be clicked: one HTML file to open from disk.",
+        epilog="With MODEL: --text and --save FILE.html. Without: the flags of a training run, which Ctrl-C ends.",
         allow_abbrev=False,
     )
-    parser.add_argument("model", metavar="MODEL", help="the file that training saved")
-    parser.add_argument("--text", metavar="TEXT", required=True, help="the document to compute loss and gradients of")
-    parser.add_argument("--save", metavar="FILE", required=True, help="the HTML file to write")
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="the file that training saved")
+    parser.add_argument("--text", metavar="TEXT", help="the document to compute loss and gradients of")
+    parser.add_argument("--save", metavar="FILE", help="the HTML file to write; of a run, where to save it at the end")
+    parser.add_argument("--resume", metavar="FILE", help=GOES_ON)
+    parser.add_argument("--no-browser", action="store_true", help="only print the address of a run, open no browser")
+    add_run_flags(parser)
+    parser.set_defaults(save_every=None, log=None, plot=None, quiet=False)
     return parser
 
 
-def command(args: argparse.Namespace) -> None:
-    """Write the page that `args` ask for."""
-    model, tokenizer, optimizer, note = load(args.model)
+def command(args: argparse.Namespace) -> int | None:
+    """Write the page that `args` ask for, or let a run be watched."""
+    if args.model is None:
+        if args.text is not None:
+            raise ValueError("--text needs a MODEL, the file that training saved")
+        return watch(args)
+    settings = [flag_of(field.name) for field in fields(Settings) if hasattr(args, field.name)]
+    settings += [f"--{name}" for name in ("data", "dataset", "resume") if getattr(args, name) is not None]
+    if settings:
+        raise ValueError(f"{settings[0]} is for a run to watch, not for the page of a MODEL")
+    if args.text is None or args.save is None:
+        raise ValueError("the page of a MODEL needs --text TEXT and --save FILE")
+    write_page(args.model, args.text, args.save)
+    return None
+
+
+def write_page(path: str, text: str, save: str) -> None:
+    """Write the page of one training step on `text`."""
+    model, tokenizer, optimizer, note = load(path)
     size = model.config.block_size
-    if len(args.text) > size:
-        tell(f"warning: {shorten(args.text)} is cut at the model's {size} positions")
-    page = document_page(model, tokenizer, args.text[:size], optimizer, note)
-    page.save(args.save)
+    if len(text) > size:
+        tell(f"warning: {shorten(text)} is cut at the model's {size} positions")
+    page = document_page(model, tokenizer, text[:size], optimizer, note)
+    page.save(save)
     total = page._payload["total"]
-    kilobytes = Path(args.save).stat().st_size / 1000
-    tell(f"wrote {args.save}: {total['nodes']:,} nodes and {total['edges']:,} edges in {kilobytes:,.0f} kB")
+    kilobytes = Path(save).stat().st_size / 1000
+    tell(f"wrote {save}: {total['nodes']:,} nodes and {total['edges']:,} edges in {kilobytes:,.0f} kB")
+
+
+def watch(args: argparse.Namespace) -> int:
+    """Let a run be watched and steered until Ctrl-C, then save it where that was asked for; return the exit status."""
+    from microgpt.live import Session, serve  # here: a page needs no server
+    from microgpt.train import start
+
+    saved = None if args.resume is None else resume.load(args.resume)
+    settings = settle(args, saved)
+    prepare_files(args)
+    trainer, source = start(args, settings, saved)
+    session = Session(trainer)
+    server = serve(session)
+    tell(f"open {server.address} to watch; Ctrl-C ends the run")
+    with noted_signals() as signals:
+        if not args.no_browser:
+            webbrowser.open(server.address)
+        session.loop(lambda: signals)
+        server.shutdown()
+        server.server_close()
+        step = len(trainer.losses)
+        if args.save is None:
+            tell(f"ended after step {step} of {settings.steps}; nothing is saved without --save")
+        elif trainer.rates:
+            trainer.model.save(args.save, trainer.tokenizer)
+            changed = "the learning rate was changed on the way, so the run cannot be resumed"
+            tell(f"ended after step {step} of {settings.steps}; wrote {args.save}, the model alone: {changed}")
+        else:
+            resume.save(args.save, trainer, source)
+            tell(
+                f"ended after step {step} of {settings.steps}; wrote {args.save}"
+                + ("" if trainer.finished else f"; {way_on(args)}")
+            )
+    return 0 if trainer.finished else 128 + signals[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import math
 import random
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from microgpt._value import Value
@@ -69,7 +69,8 @@ class Trainer:
     `documents` are shuffled in place; the last of them, the share `settings.validation`, are held out. `model`: one to go on
     with, of the sizes that settings and documents make; a new one by default.
     `losses`: of every step so far. `validations`: the loss of the held-out documents by the number of steps made. `best_step`:
-    where that was lowest, 0 before there is one. `waited`: validations since then. `before_update`: called with the trainer in
+    where that was lowest, 0 before there is one. `waited`: validations since then. `rates`: set on the way, each
+    with the step from which it holds. `before_update`: called with the trainer in
     each step between backward and Adam, when the gradients are complete, and clipped; None for nobody. It may look, not write.
     Errors: ValueError unless at least two documents and a whole batch are left to train on, and for a model of other sizes.
     """
@@ -96,6 +97,7 @@ class Trainer:
         self.validations: dict[int, float] = {}
         self.best_step = 0
         self.waited = 0
+        self.rates: list[tuple[int, float]] = []
         self.before_update: Callable[[Trainer], object] | None = None
 
     @property
@@ -145,7 +147,16 @@ class Trainer:
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of `step`, counted from 0."""
         settings = self.settings
-        return learning_rate(settings.schedule, settings.learning_rate, step, settings.steps, settings.warmup)
+        highest = next((rate for first, rate in reversed(self.rates) if first <= step), settings.learning_rate)
+        return learning_rate(settings.schedule, highest, step, settings.steps, settings.warmup)
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Let `rate` be the highest learning rate, of which the schedule takes its share, from the next step on.
+
+        The run is no longer the one that its settings describe. ValueError for a rate that settings would refuse.
+        """
+        replace(self.settings, learning_rate=rate)
+        self.rates.append((len(self.losses), rate))
 
     def step(self) -> float:
         """Train on the next batch, validate where that is due, and return the mean loss of the batch before.

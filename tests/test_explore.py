@@ -293,7 +293,7 @@ def test_the_command_shows_the_next_update_of_a_training_run(tmp_path: Path) -> 
         (["bare.safetensors", "--text", "anna", "--save", "x.html"], "it holds no vocabulary"),
         (["words.txt", "--text", "anna", "--save", "x.html"], "words.txt"),
         (["model.safetensors", "--text", "anna", "--save", "no/x.html"], "no/x.html: No such file or directory"),
-        (["model.safetensors", "--text", "anna"], "the following arguments are required: --save"),
+        (["model.safetensors", "--text", "anna"], "the page of a MODEL needs --text TEXT and --save FILE"),
     ],
 )
 def test_what_can_be_mended_is_said_in_one_line(arguments: list[str], words: str, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@
 const UNUSED = 2 ** 32 - 1, ABSENT = 2 ** 32 - 2, LEFT_OUT = 2 ** 32 - 3;
 const NAMELESS = -1; // as the rank of a map whose elements have names of their own
 const POINTS = 41; // of a curve
-const payload = JSON.parse(document.getElementById("graph").textContent);
+let payload; // what the page shows
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const narrow = matchMedia("(max-width: 900px)");
 const darkness = matchMedia("(prefers-color-scheme: dark)");
@@ -400,12 +400,21 @@ class Plate {
     if (!this.canvas) return;
     const chosen = this.places.indexOf(this.page.chosen);
     if (chosen >= 0) this.frame(this.mark, chosen);
-    else this.mark.style.display = "none";
+    else if (this.marked) this.mark.style.display = "none";
+    this.marked = chosen >= 0;
   }
 }
 
 class Page {
   async start() {
+    const leaving = new AbortController(); // of a graph that another one replaces
+    this.leave = () => {
+      leaving.abort();
+      clearInterval(this.timer);
+    };
+    this.signal = leaving.signal;
+    for (const id of ["maps", "detail"]) byId(id).replaceChildren();
+    byId("views").replaceChildren(make("legend", {}, "Show"));
     this.graph = await Graph.read();
     this.now = this.graph.data;
     this.view = "data";
@@ -426,11 +435,15 @@ class Page {
     this.writeHead();
     this.writeMaps();
     this.select(this.addressed());
-    darkness.addEventListener("change", () => {
+    this.on(darkness, "change", () => {
       this.readColours();
       this.paint();
     });
     document.documentElement.dataset.ready = "yes";
+  }
+
+  on(element, event, act) {
+    element.addEventListener(event, act, { signal: this.signal });
   }
 
   name(i) {
@@ -484,8 +497,8 @@ class Page {
       input.checked = view === "data";
       byId("views").append(make("label", {}, input, ` ${word}`));
     }
-    byId("controls").addEventListener("submit", (event) => event.preventDefault());
-    byId("goto").addEventListener("change", (event) => {
+    this.on(byId("controls"), "submit", (event) => event.preventDefault());
+    this.on(byId("goto"), "change", (event) => {
       const i = this.numbers.get(event.target.value.trim());
       if (i === undefined) this.say(`There is no ${event.target.value} here. A name is written as the page does, such as ${this.name(0)}.`);
       else this.select(i);
@@ -494,10 +507,10 @@ class Page {
     slider.max = this.all;
     slider.value = this.all;
     byId("step").textContent = `${this.all} of ${this.all}`;
-    if (graph.closed || this.all === 0) slider.closest(".backward").hidden = true;
-    slider.addEventListener("input", () => this.setStep(Number(slider.value)));
+    slider.closest(".backward").hidden = graph.closed || this.all === 0;
+    this.on(slider, "input", () => this.setStep(Number(slider.value)));
     byId("play").hidden = still.matches;
-    byId("play").addEventListener("click", () => this.play());
+    this.on(byId("play"), "click", () => this.play());
   }
 
   setView(view) {
@@ -603,6 +616,7 @@ class Page {
   }
 
   writeAddress() {
+    if (!byId("graph")) return; // of a run: its address holds what lets one in
     try {
       history.replaceState(null, "", `#${encodeURIComponent(this.name(this.chosen))}`);
     } catch {
@@ -787,5 +801,11 @@ class Page {
   }
 }
 
-window.graphPage = new Page();
-window.graphPage.start();
+async function openGraph(given) {
+  window.graphPage?.leave();
+  payload = given;
+  window.graphPage = new Page();
+  await window.graphPage.start();
+}
+
+if (byId("graph")) openGraph(JSON.parse(byId("graph").textContent));
