@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 from microgpt._value import Value
 from microgpt.cli import printable
 from microgpt.files import write_atomically
-from microgpt.graphs import Graph, Names, check_limits
+from microgpt.graphs import Graph, Names, as_graph, check_limits
 from microgpt.layout import MARGIN, Layout, Point, layout
 
 FORMATS = (".svg", ".png", ".pdf", ".dot", ".txt")
@@ -323,7 +323,7 @@ def draw(
     check_limits(depth, max_nodes)
     if theme not in THEMES:
         raise ValueError(f"theme must be {', '.join(THEMES)}, got {theme!r}")
-    graph = root if isinstance(root, Graph) else Graph(root, names)
+    graph = as_graph(root, names)
     expanded = expand if isinstance(expand, bool) else {graph.index(value) for value in expand}
     return Drawing(graph, Chooser(graph, expanded).boxes(depth or len(graph), max_nodes), depth, max_nodes, theme)
 

@@ -28,7 +28,7 @@ from microgpt._value import Value
 from microgpt._vector import Vector
 from microgpt.cli import Parser, run, shorten, tell
 from microgpt.files import write_atomically
-from microgpt.graphs import Graph, Named, Names
+from microgpt.graphs import Graph, Named, Names, as_graph
 from microgpt.model import GPT
 from microgpt.optim import Adam
 from microgpt.signals import noted_signals
@@ -120,7 +120,7 @@ def explore(
     for name, limit in (("max_nodes", max_nodes), ("max_edges", max_edges)):
         if limit < 1:
             raise ValueError(f"{name} must be at least 1, got {limit}")
-    graph = loss if isinstance(loss, Graph) else Graph(loss, names)
+    graph = as_graph(loss, names)
     payload = Packer(graph, names or graph.tensors, max_nodes, max_edges).payload(optimizer)
     return Page({"title": title or graph.name(0) or graph.title(0), **payload})
 

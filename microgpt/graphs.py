@@ -174,6 +174,15 @@ def place_in(tensor: Tensor, offset: int) -> str:
     return "" if not shape else f"[{offset}]" if len(shape) == 1 else f"[{offset // shape[1]}][{offset % shape[1]}]"
 
 
+def as_graph(root: Value | Graph, names: Names | None) -> Graph:
+    """Return the graph below `root`, or `root` itself where it is one. ValueError for other names than a Graph's own."""
+    if not isinstance(root, Graph):
+        return Graph(root, names)
+    if names is not None:
+        raise ValueError("a Graph has its names: give them to microgpt.graph")
+    return root
+
+
 def check_limits(depth: int | None, max_nodes: int) -> None:
     """Raise ValueError unless both are at least 1."""
     for name, limit in (("depth", depth), ("max_nodes", max_nodes)):

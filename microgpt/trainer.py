@@ -69,9 +69,9 @@ class Trainer:
     `documents` are shuffled in place; the last of them, the share `settings.validation`, are held out. `model`: one to go on
     with, of the sizes that settings and documents make; a new one by default.
     `losses`: of every step so far. `validations`: the loss of the held-out documents by the number of steps made. `best_step`:
-    where that was lowest, 0 before there is one. `waited`: validations since then. `rates`: set on the way, each
-    with the step from which it holds. `before_update`: called with the trainer in
-    each step between backward and Adam, when the gradients are complete, and clipped; None for nobody. It may look, not write.
+    where that was lowest, 0 before there is one. `waited`: validations since then. `rates`: learning rates set on the way,
+    each after the step from which it holds. `before_update`: called with the trainer in each step between backward and Adam, when
+    the gradients are complete, and clipped; None for nobody. It may look, not write.
     Errors: ValueError unless at least two documents and a whole batch are left to train on, and for a model of other sizes.
     """
 
@@ -147,7 +147,9 @@ class Trainer:
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of `step`, counted from 0."""
         settings = self.settings
-        highest = next((rate for first, rate in reversed(self.rates) if first <= step), settings.learning_rate)
+        highest = settings.learning_rate
+        for first, rate in self.rates:
+            highest = rate if first <= step else highest
         return learning_rate(settings.schedule, highest, step, settings.steps, settings.warmup)
 
     def set_learning_rate(self, rate: float) -> None:

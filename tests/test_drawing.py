@@ -243,6 +243,14 @@ def test_only_a_value_is_drawn(given: Any) -> None:
         draw(given)
 
 
+def test_a_graph_is_drawn_with_its_own_names() -> None:
+    x = Value(3.0)
+    g = graph(x.exp(), {"input": x})
+    assert [box.lines[0] for box in draw(g).boxes] == ["data 20.0855", "input"]
+    with pytest.raises(ValueError, match="a Graph has its names: give them to"):
+        draw(g, names={"x": x})
+
+
 def test_a_million_nodes_in_a_row_are_drawn_within_the_limits() -> None:
     code = """
 import threading, microgpt

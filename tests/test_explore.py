@@ -23,7 +23,8 @@ from test_inspect import bits, random_root
 import microgpt
 from microgpt import GPT, Adam, CharTokenizer, GPTConfig, Matrix, Value, Vector, exp
 from microgpt import explore as by_name
-from microgpt.explore import ABSENT, LEFT_OUT, UNUSED, Page, document_page, explore
+from microgpt._inspect import KINDS
+from microgpt.explore import ABSENT, LEFT_OUT, PAGE, UNUSED, Page, document_page, explore
 from microgpt.graphs import graph
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\u2028<!--"
@@ -124,6 +125,13 @@ def test_updates_are_those_of_the_next_step_and_nothing_changes() -> None:
     shown = [number for one in data["maps"] if one["update"] is not None for number in numbers("d", one["update"])]
     assert bits(shown) == bits(change)
     assert any(change)
+
+
+def test_the_page_can_compute_every_op() -> None:
+    script = (PAGE / "page.js").read_text(encoding="utf-8")
+    table = script[script.index("const VALUES = {") : script.index("};", script.index("const VALUES = {"))]
+    known = set(re.findall(r"(?:^|[{,])\s*(\w+)(?=:|,|$)", table[len("const VALUES = ") :], re.M))
+    assert set(KINDS) - {"leaf", "sum", "dot", "custom"} <= known
 
 
 def test_a_name_stays_below_a_megabyte() -> None:
