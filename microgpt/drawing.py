@@ -116,7 +116,7 @@ class Drawing:
     def text(self) -> str:
         """Return the graph as a tree of lines."""
         depth, max_nodes = self._limits
-        return self.graph.tree(depth or len(self.graph), max_nodes) + "\n"
+        return "".join(plain(line) + "\n" for line in self.graph.tree(depth or len(self.graph), max_nodes).split("\n"))
 
     def svg(self) -> str:
         """Return the picture as SVG. It follows the reader's light or dark mode unless `theme` was given."""

@@ -26,7 +26,7 @@ from microgpt._inspect import KINDS
 from microgpt._matrix import Matrix, Rows
 from microgpt._value import Value
 from microgpt._vector import Vector
-from microgpt.cli import Parser, run, shorten, tell
+from microgpt.cli import Parser, printable, run, shorten, tell
 from microgpt.files import write_atomically
 from microgpt.graphs import Graph, Named, Names, as_graph
 from microgpt.model import GPT
@@ -45,7 +45,7 @@ UNUSED = 2**32 - 1  # an element that the root does not reach
 ABSENT = 2**32 - 2  # not there: a later key of attention
 LEFT_OUT = 2**32 - 3  # a node beyond the page's limits
 
-GIVEN = {"leaf", "add", "add_k", "mul", "mul_k", "exp", "relu", "sum", "dot"}  # whose partials the page computes itself
+COMPUTED = {"leaf", "add", "add_k", "mul", "mul_k", "exp", "relu", "sum", "dot"}  # the page computes their partials itself
 
 NAMELESS = -1
 
@@ -81,7 +81,7 @@ class Page:
         data = json.dumps(self._payload, separators=(",", ":")).replace("<", "\\u003c")
         parts = {
             "POLICY": f"default-src 'none'; {hashes}; base-uri 'none'; form-action 'none'",
-            "TITLE": html.escape(str(self._payload["title"])),
+            "TITLE": html.escape(printable(self._payload["title"])),
             "STYLE": style,
             "DATA": data,
             "SCRIPT": script,
@@ -153,7 +153,7 @@ class Packer:
         """Return what the page reads: JSON, with arrays as deflated base64."""
         graph, whole = self.graph, self.whole
         kinds = [KINDS[op] for op in graph.ops]
-        given = [graph.partials[e] for i in range(whole) if kinds[i] not in GIVEN for e in self.edges_of(i)]
+        given = [graph.partials[e] for i in range(whole) if kinds[i] not in COMPUTED for e in self.edges_of(i)]
         rows: list[Any] = graph.steps.tolist()
         steps = [number for row in rows if row[0] < whole for number in row]
         maps = list(self.named_maps(optimizer))

@@ -243,6 +243,13 @@ def test_only_a_value_is_drawn(given: Any) -> None:
         draw(given)
 
 
+@pytest.mark.parametrize("end", [".svg", ".dot", ".txt", ".png"])
+def test_half_a_character_is_shown_escaped(end: str, tmp_path: Path) -> None:
+    draw(Value(2.0, label="half \ud800 of one").exp()).save(tmp_path / f"graph{end}")
+    if end != ".png":
+        assert "ud800 of one" in (tmp_path / f"graph{end}").read_text(encoding="utf-8").replace("\\ ", " ")
+
+
 def test_a_graph_is_drawn_with_its_own_names() -> None:
     x = Value(3.0)
     g = graph(x.exp(), {"input": x})

@@ -176,6 +176,11 @@ def test_names_and_titles_never_become_markup() -> None:
     assert html.unescape(re.search('srcdoc="([^"]*)"', page._repr_html_())[1]) == page.html()  # type: ignore[index]
 
 
+def test_half_a_character_is_shown_escaped(tmp_path: Path) -> None:
+    explore(Value(2.0, label="half \ud800") * 2, title="a \udfff").save(tmp_path / "page.html")
+    assert "<title>a \\udfff</title>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 def test_a_large_graph_is_cut_and_says_so() -> None:
     model, tokenizer = small_model()
     trace = model.trace(tokenizer.encode("hannah"))
