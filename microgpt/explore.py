@@ -10,6 +10,7 @@ import base64
 import hashlib
 import html
 import json
+import os
 import sys
 import webbrowser
 import zlib
@@ -425,7 +426,7 @@ def watch(args: argparse.Namespace) -> int:
     server = serve(session)
     tell(f"open {server.address} to watch; Ctrl-C ends the run")
     with noted_signals() as signals:
-        if not args.no_browser:
+        if not args.no_browser and has_screen():
             webbrowser.open(server.address)
         session.loop(lambda: signals)
         server.shutdown()
@@ -444,6 +445,11 @@ def watch(args: argparse.Namespace) -> int:
                 + ("" if trainer.finished else f"; {way_on(args)}")
             )
     return 0 if trainer.finished else 128 + signals[0]
+
+
+def has_screen() -> bool:
+    """Whether a browser has a window to open. Without one, webbrowser would start one of text, in the terminal of the run."""
+    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

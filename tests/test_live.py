@@ -20,6 +20,7 @@ import pytest
 from test_inspect import bits
 
 from microgpt import GPT
+from microgpt.explore import has_screen
 from microgpt.live import MAX_BODY, SNAPSHOTS, History, RefusedError, Server, Session, serve
 from microgpt.model import GPTConfig
 from microgpt.resume import Source, save
@@ -445,6 +446,27 @@ def test_the_command_trains_saves_and_resumes_as_the_training_command_does(tmp_p
     assert process.returncode == 0
     a, b = (GPT.load(tmp_path / f"{name}.safetensors") for name in "ab")
     assert [matrix.data for matrix in a.own_matrices().values()] == [matrix.data for matrix in b.own_matrices().values()]
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "screen"),
+    [
+        ("linux", {}, False),
+        ("linux", {"DISPLAY": ":0"}, True),
+        ("linux", {"WAYLAND_DISPLAY": "wayland-0"}, True),
+        ("darwin", {}, True),
+        ("win32", {}, True),
+    ],
+)
+def test_a_browser_is_opened_where_it_has_a_window(
+    platform: str, variables: dict[str, str], screen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("microgpt.explore.sys.platform", platform)
+    assert has_screen() is screen
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
