@@ -317,7 +317,7 @@ def test_a_shared_node_has_its_children_once() -> None:
     ]
 
 
-def test_a_million_nodes_in_a_row_are_counted_without_recursion() -> None:
+def test_a_million_nodes_in_a_row_are_counted_on_a_small_stack() -> None:
     code = """
 import threading, microgpt
 def count():

@@ -209,8 +209,8 @@ cdef class Snapshot:
     def steps(self):
         """What backward() does in turn, rows of three 32-bit numbers: node, low, high.
 
-        The operands [low, high) of the node, or pairs of operands of a dot, get their contributions, the last one of a sum or
-        dot first. A sum is in several rows where something between two of its terms comes before one and after the other.
+        Of a sum the operands [low, high) get their contributions, of a dot as many pairs, the last one first; of any other node
+        all operands do. A sum is in several rows where what is below one of its terms comes between that and the one before.
         """
         return shown(self._steps).cast("B").cast("I", (len(self._steps) // STEP_WORDS, STEP_WORDS)) if len(self._steps) else (
             shown(self._steps))

@@ -45,25 +45,21 @@ cdef inline bint arrive_below(Tape *t, Found *found, uint32_t id) noexcept nogil
     return t.node[id].op != LEAF
 
 
-cdef bint go_on(Tape *t, Found *found) noexcept nogil:
-    """Go to the next operand of the last node of the path that has something below it, or leave that node. Return whether it
-    was left.
-    """
+cdef void go_on(Tape *t, Found *found) noexcept nogil:
+    """Go to the next operand of the last node of the path that has something below it, or leave that node."""
     cdef Turn *turn = &found.path[found.depth - 1]
     cdef uint32_t id = turn.id
     cdef const Node *node = &t.node[id]
     cdef uint32_t op = node.op
     cdef uint32_t n, k
     if op <= LAST_BINARY:
-        if arrive_below(t, found, node.a):
-            return False
-        if op > LAST_UNARY and arrive_below(t, found, node.argument.pair.b):
-            return False
+        if arrive_below(t, found, node.a) or (op > LAST_UNARY and arrive_below(t, found, node.argument.pair.b)):
+            return
         found.edges += 1 if op <= LAST_UNARY else 2
         found.depth -= 1
         add_step(found, id, 0, 1)
         leave(found, id)
-        return True
+        return
     n = node.argument.pair.n
     k = turn.next
     while k < n:
@@ -78,7 +74,7 @@ cdef bint go_on(Tape *t, Found *found) noexcept nogil:
                 turn.low = k
             turn.next = k
             if arrive_below(t, found, first(t, id, k)) or arrive_below(t, found, second(t, id, k)):
-                return False
+                return
         else:
             arrive_below(t, found, first(t, id, k))
             arrive_below(t, found, second(t, id, k))
@@ -94,7 +90,6 @@ cdef bint go_on(Tape *t, Found *found) noexcept nogil:
     add_step(found, id, turn.low, n)
     found.depth -= 1
     leave(found, id)
-    return True
 
 
 cdef inline bint is_below(Tape *t, Found *found, uint32_t id) noexcept nogil:
