@@ -136,7 +136,7 @@ def test_a_click_shows_the_engines_numbers(name_page: tuple[Page, Graph], browse
         assert float(tab.fact("data")) == g.data[node]
         assert float(tab.fact("gradient")) == g.grad[node]
         assert tab.js("document.getElementById('status').textContent").startswith(name)
-        assert "= gradient" in tab.tab.locator("#detail tfoot").text_content()
+        assert "added up: the gradient" in tab.tab.locator("#detail tfoot").text_content()
         users = tab.tab.locator("#detail table").last.locator("tbody tr button").all_text_contents()
         assert users == [g.name(g.parent(e)) for e in g.uses[g.first_use[node] : g.first_use[node + 1]]]
         tab.wait_for("!!document.querySelector('#detail .plot')")

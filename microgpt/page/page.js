@@ -288,7 +288,8 @@ class Plate {
   }
 
   show() {
-    const size = Math.max(4, Math.min(this.across || this.down ? 18 : 14, Math.floor(720 / Math.max(this.width, this.height))));
+    const room = narrow.matches ? Math.min(720, innerWidth - 60) : 720;
+    const size = Math.max(4, Math.min(this.across || this.down ? 18 : 14, Math.floor(room / Math.max(this.width, this.height))));
     this.size = size;
     this.canvas = make("canvas", {
       class: "map", width: this.width, height: this.height, tabindex: 0, role: "application", "aria-roledescription": "heat map",
@@ -533,6 +534,7 @@ class Page {
     if (this.view === "grad") this.paint();
     else this.setView("grad");
     this.writeDetail();
+    this.say(`${this.name(this.chosen)}: gradient so far ${signed(this.grad[this.chosen])}`);
   }
 
   play() {
@@ -691,7 +693,7 @@ class Page {
           this.link(graph.child[e]), plain(graph.data[graph.child[e]]), plain(graph.partial[e]), plain(graph.partial[e] * grad[chosen]),
         ]);
         parts.push(this.table(`Computed from (${count(edges.length, "child", "children")})`,
-          ["child", "data", "partial", "gets back"], rows));
+          ["child", "data", "partial", "gets"], rows));
       }
     }
     const beyond = chosen >= graph.whole;
@@ -703,10 +705,9 @@ class Page {
       return [this.link(graph.owner[e]), plain(grad[graph.owner[e]]), plain(graph.partial[e]), plain(given)];
     });
     if (uses.length) {
-      const sum = total === grad[chosen] ? `${plain(total)} = gradient` : plain(total);
-      const foot = [beyond ? "these added up" : "added up", "", "", sum];
+      const foot = [`${beyond ? "these " : ""}added up${total === grad[chosen] ? ": the gradient" : ""}`, "", "", plain(total)];
       parts.push(this.table(`Used by (${count(uses.length, "time")}${beyond ? " on this page" : ""}), in the order in which backward adds`,
-        ["user", "its gradient", "partial", "contribution"], rows, foot));
+        ["user", "gradient", "partial", "gives"], rows, foot));
     } else if (chosen === 0) parts.push(make("p", {}, "The root: its gradient by itself is 1."));
     if (graph.way[chosen] >= 0 && !beyond) {
       const way = [];
