@@ -362,7 +362,7 @@ def test_a_notebooks_frame_shows_the_page(name_page: tuple[Page, Graph], browser
 @pytest.fixture
 def live() -> Iterator[tuple[Session, Server]]:
     documents = [*["anna", "hannah", "nan", "an", "<b>ha</b>"] * 4, "<img src=x onerror=alert(1)>"]
-    session = Session(Trainer(Settings(steps=400, n_embd=8, n_head=2, validation=0.2, validation_every=10), documents))
+    session = Session(Trainer(Settings(steps=1_000_000, n_embd=8, n_head=2, validation=0.2, validation_every=10), documents))
     server = serve(session)
     over: list[int] = []
     thread = threading.Thread(target=session.loop, args=(lambda: over,))
