@@ -244,7 +244,7 @@ def watched() -> Iterator[Watched]:
 
 
 def test_the_server_runs_steps_and_shows_the_run(watched: Watched) -> None:
-    assert watched.order("pace", 1000) == watched.order("run") == 200
+    assert watched.order("pace", 100) == watched.order("run") == 200
     end = time.monotonic() + 20
     while len(watched.session.trainer.losses) < 20:
         assert time.monotonic() < end
