@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -396,21 +396,37 @@ def test_an_answer_that_does_not_come_is_said(monkeypatch: pytest.MonkeyPatch) -
         Session(new_trainer()).ask(lambda: None)
 
 
-def start(folder: Path, *arguments: str) -> tuple[subprocess.Popen[str], str, int, str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "microgpt.explore", "--no-browser", *arguments],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-    )
-    assert process.stderr is not None
-    line = process.stderr.readline()
-    while line and not line.startswith("open "):
+Start = Callable[..., tuple["subprocess.Popen[str]", int, str]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """A function that starts the command in tmp_path and returns the process, its port and its token."""
+    processes = []
+
+    def call(*arguments: str) -> tuple[subprocess.Popen[str], int, str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "microgpt.explore", "--no-browser", *arguments],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            # A shell lets what it starts in the background ignore Ctrl-C, and so would the tests.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        processes.append(process)
+        assert process.stderr is not None
         line = process.stderr.readline()
-    found = re.fullmatch(r"open http://127\.0\.0\.1:(\d+)/#(\S+) to watch; Ctrl-C ends the run\n", line)
-    assert found is not None, line
-    return process, line, int(found[1]), found[2]
+        while line and not line.startswith("open "):
+            line = process.stderr.readline()
+        found = re.fullmatch(r"open http://127\.0\.0\.1:(\d+)/#(\S+) to watch; Ctrl-C ends the run\n", line)
+        assert found is not None, line
+        return process, int(found[1]), found[2]
+
+    yield call
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
 def say(port: int, token: str, path: str, body: dict[str, Any] | None = None) -> bytes:
@@ -426,17 +442,17 @@ TINY = ["--data", "words.txt", "--steps", "40", "--n-embd", "8", "--n-head", "2"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_the_command_trains_saves_and_resumes_as_the_training_command_does(tmp_path: Path) -> None:
+def test_the_command_trains_saves_and_resumes_as_the_training_command_does(start: Start, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("\n".join(DOCUMENTS))
     train = [sys.executable, "-m", "microgpt.train", "--quiet", "--samples", "0"]
     subprocess.run([*train, *TINY, "--save", "a.safetensors"], cwd=tmp_path, check=True, capture_output=True, timeout=120)
-    process, _, port, token = start(tmp_path, *TINY, "--save", "b.safetensors")
+    process, port, token = start(*TINY, "--save", "b.safetensors")
     say(port, token, "/do", {"verb": "step", "number": 25})
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert "ended after step 25 of 40; wrote b.safetensors; to go on: python -m microgpt.train --resume b.safetensors" in errors
-    process, _, port, token = start(tmp_path, "--resume", "b.safetensors")
+    process, port, token = start("--resume", "b.safetensors")
     head, losses, _ = read_frame(say(port, token, "/frame?step=0"))
     assert (head["step"], head["first"], len(losses)) == (25, 25, 25)
     assert b"from step 25 to 25, not at 3" in say(port, token, "/weights?step=3")
@@ -470,9 +486,9 @@ def test_a_browser_is_opened_where_it_has_a_window(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_a_run_whose_rate_was_changed_is_saved_as_a_model(tmp_path: Path) -> None:
+def test_a_run_whose_rate_was_changed_is_saved_as_a_model(start: Start, tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("\n".join(DOCUMENTS))
-    process, _, port, token = start(tmp_path, *TINY, "--save", "b.safetensors")
+    process, port, token = start(*TINY, "--save", "b.safetensors")
     say(port, token, "/do", {"verb": "rate", "number": 0.1})
     say(port, token, "/do", {"verb": "step", "number": 3})
     process.send_signal(signal.SIGTERM)
