@@ -1,10 +1,10 @@
 """Tell two moons apart: micrograd's classifier, on microgpt.nn.
 
-    python examples/two_moons.py [--scalars] [--reference] [--steps N]
+    python examples/two_moons.py [--scalars] [--reference] [--steps N] [--plot FILE]
 
 A perceptron of 2, 16, 16 and 1 neurons, max-margin loss, L2 penalty, plain gradient descent on all points at once. With --scalars
 the layers are lists of Values, one operator per scalar; with --reference these run on the pure-Python Value. The losses are
-the same.
+the same. --plot draws where the classifier changes its mind, with matplotlib.
 """
 
 import argparse
@@ -58,11 +58,26 @@ def loss_and_accuracy(model, points, labels):
     return margins + penalty, hits / len(scores)
 
 
+def plot(path, model, points, labels):
+    from matplotlib.figure import Figure
+
+    axes = Figure(figsize=(6, 4), layout="constrained").add_subplot()
+    xs = [-1.5 + 4 * i / 60 for i in range(61)]
+    ys = [-1.0 + 2.5 * i / 40 for i in range(41)]
+    with microgpt.no_grad():
+        scores = [[model([x, y]).data for x in xs] for y in ys]
+    axes.contourf(xs, ys, scores, levels=[-math.inf, 0, math.inf], colors=["#9ecae1", "#fdd0a2"])
+    for label, colour in ((-1, "#2166ac"), (1, "#b35806")):
+        axes.scatter(*zip(*[point for point, other in zip(points, labels) if other == label]), color=colour, s=12)
+    axes.figure.savefig(path)
+
+
 def main():
     parser = argparse.ArgumentParser(description="Train micrograd's classifier of two moons.")
     parser.add_argument("--scalars", action="store_true", help="write the layers with Values alone, not with microgpt.nn")
     parser.add_argument("--reference", action="store_true", help="as --scalars, on the pure-Python Value")
     parser.add_argument("--steps", type=int, default=100, help="default: %(default)s")
+    parser.add_argument("--plot", metavar="FILE", help="draw points and boundary; needs matplotlib")
     args = parser.parse_args()
     points, labels = make_moons(random.Random(SEED))
     random.seed(SEED)
@@ -78,6 +93,8 @@ def main():
         for p in model.parameters():
             p.data -= learning_rate * p.grad
         print(f"step {step} loss {loss.data!r}, accuracy {100 * accuracy:g} %")
+    if args.plot:
+        plot(args.plot, model, points, labels)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,10 @@ if sys.implementation.name == "cpython":
         from microgpt import checkpoint as checkpoint
         from microgpt import plot as plot
         from microgpt import resume as resume
+        from microgpt.checking import gradcheck as gradcheck
+        from microgpt.drawing import draw as draw
+        from microgpt.explore import explore as explore
+        from microgpt.graphs import graph as graph
         from microgpt.model import GPT, GPTConfig
         from microgpt.optim import Adam
         from microgpt.programs import Program, program, record
@@ -137,12 +141,13 @@ if sys.implementation.name == "cpython":
     ]
     # Where the names of the model are, and modules that are attributes. They are imported when they are asked for: who works with
     # Values does not wait for the model, and a run that is not saved not for checkpoints.
-    MODULES = ("checkpoint", "files", "model", "optim", "plot", "programs", "ranges", "resume", "sampler", "tokenizer")
+    MODULES = ("checkpoint", "explore", "files", "model", "optim", "plot", "programs", "ranges", "resume", "sampler", "tokenizer")
     LATER = {"GPT": "model", "GPTConfig": "model", "Adam": "optim", "generate": "sampler", "CharTokenizer": "tokenizer"}
     LATER |= {"Program": "programs", "program": "programs", "record": "programs"}
+    LATER |= {"draw": "drawing", "gradcheck": "checking", "graph": "graphs"}
     LATER |= {module: module for module in MODULES}
 elif not TYPE_CHECKING:
-    __all__, LATER = [], {}  # there is no engine for this interpreter; microgpt.reference is all Python
+    __all__, LATER, MODULES = [], {}, ()  # there is no engine for this interpreter; microgpt.reference is all Python
 
 
 def __dir__() -> list[str]:
@@ -159,5 +164,5 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     module = import_module(f"microgpt.{LATER[name]}")
-    value = globals()[name] = module if name == LATER[name] else getattr(module, name)
+    value = globals()[name] = module if name in MODULES else getattr(module, name)
     return value

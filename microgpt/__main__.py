@@ -15,6 +15,11 @@ COMMANDS = {
         "Train a GPT on documents, one per line, and print new ones.",
         "python -m microgpt.train --data names.txt --steps 5000",
     ),
+    "explore": (
+        "Watch a model train in the browser; or, of a MODEL, write a page on which every scalar of one training step can be "
+        "clicked: one HTML file to open from disk.",
+        "python -m microgpt.explore MODEL --text anna --save anna.html",
+    ),
     "sample": (
         "Draw documents from a model that was saved, and print one per line.",
         "python -m microgpt.sample MODEL --prompt an --temperature 0.8",

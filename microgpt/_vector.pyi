@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn, Protocol, TypeAlias, overload
 
@@ -10,6 +11,13 @@ class _Array(Protocol):
     """An array of another library, such as numpy's."""
 
     def tolist(self) -> object: ...
+
+if sys.version_info >= (3, 12):
+    from collections.abc import Buffer
+
+    _Buffer: TypeAlias = Buffer
+else:
+    _Buffer: TypeAlias = object
 
 _VectorLike: TypeAlias = Vector | Sequence[Value | float] | _Array
 
@@ -26,6 +34,8 @@ class Vector(Handle):
     def grad(self) -> list[float]: ...
     @grad.setter
     def grad(self, grad: Iterable[float]) -> None: ...
+    def copy_data(self, buffer: _Buffer) -> None: ...
+    def copy_grad(self, buffer: _Buffer) -> None: ...
     def detach(self) -> Vector: ...
     def sum(self) -> Value: ...
     def mean(self) -> Value: ...

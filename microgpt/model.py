@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import chain
 from operator import index
@@ -20,6 +20,7 @@ from microgpt.tokenizer import CharTokenizer
 
 if TYPE_CHECKING:
     from microgpt.checkpoint import Tensor
+    from microgpt.tracing import Trace
 
 MODEL_MATRICES = ("wte", "wpe", "lm_head")
 LAYER_MATRICES = ("attn_wq", "attn_wk", "attn_wv", "attn_wo", "mlp_fc1", "mlp_fc2")
@@ -129,6 +130,13 @@ class GPT:
         """Return every parameter once, in the order of `state_dict`, row by row."""
         return [value for matrix in self.own_matrices().values() for row in matrix for value in row]
 
+    def named_parameters(self) -> Iterator[tuple[str, Matrix]]:
+        """Yield name and Matrix of all parameters, each matrix once, in the order of `parameters`.
+
+        `matrix[3][5]` of layer0.attn_wq is called layer0.attn_wq[3][5].
+        """
+        yield from self.own_matrices().items()
+
     def _check_layers(self) -> None:
         if len(self.layers) != self.config.n_layer:
             raise ValueError(
@@ -185,6 +193,15 @@ class GPT:
             raise ValueError(f"a loss needs at least two tokens, got {len(tokens)}")
         logits = self.forward(tokens[:n], 0, self.new_cache())
         return (1 / n) * cross_entropy(logits, tokens[1 : n + 1]).sum()
+
+    def trace(self, tokens: Sequence[int]) -> Trace:
+        """Return the loss of `tokens`, as `loss` computes it, with the names of all that is computed on the way.
+
+        Errors: as `loss`; TypeError for a subclass with a forward pass of its own, whose parts have no names here.
+        """
+        from microgpt.tracing import trace  # here: only who looks needs it
+
+        return trace(self, tokens)
 
     def save(self, path: str | PathLike[str], tokenizer: CharTokenizer | None = None) -> None:
         """Write the weights, the sizes and, where given, the vocabulary to a safetensors file, which is replaced whole.

@@ -74,9 +74,11 @@ def save(path: str, trainer: Trainer, source: Source) -> None:
 
     Beside the weights it holds adam.m.NAME and adam.v.NAME for each, the loss of every step, and as metadata what else the run
     depends on. Errors: OSError if the file cannot be written, which is then as before; ValueError if the
-    optimizer does not train the model.
+    optimizer does not train the model, or the learning rate was changed on the way.
     """
     trainer.check_optimizer()
+    if trainer.rates:
+        raise ValueError(f"the learning rate was changed after step {trainer.rates[0][0]}: no settings describe such a run")
     tensors, metadata = trainer.model.to_checkpoint(trainer.tokenizer)
     shapes = {name: shape for name, (shape, _) in tensors.items()}
     for moment in ("m", "v"):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from microgpt.resume import Saved
 
 PROGRAM = "python -m microgpt.train"
+GOES_ON = "go on with the run in FILE, whose flags need not be given again, and save to it unless --save says otherwise"
 FREE_ON_RESUME = ("samples", "temperature")  # they decide what is printed at the end, not what is learned
 
 
@@ -35,56 +36,60 @@ def build_parser() -> Parser:
         "a sample are shown escaped, such as \\x1b; a file or pipe gets them as they are.",
         allow_abbrev=False,
     )
+    add_run_flags(parser)
+    group = parser.add_argument_group("samples")
+    add_setting(group, "--samples", "documents to print at the end")
+    add_setting(group, "--temperature", "of the samples; low is cautious, 0 takes the likeliest character each time", "T")
+
+    group = parser.add_argument_group("files")
+    group.add_argument("--save", metavar="FILE", help="write the run to FILE (safetensors) at the end and when interrupted")
+    group.add_argument("--save-every", metavar="N", type=whole_number(1), help="write it every N steps, too")
+    group.add_argument("--resume", metavar="FILE", help=GOES_ON)
+    line = "step, loss, learning_rate, positions and, where it is measured, validation"
+    group.add_argument("--log", metavar="FILE", help=f"write a JSON line per step: {line}")
+    group.add_argument("--plot", metavar="FILE", help="draw the losses into FILE: .png, .svg, .pdf, ...; needs matplotlib")
+    group.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
+    return parser
+
+
+def add_setting(group: Any, flag: str, meaning: str, metavar: str | None = "N") -> None:
+    """Add the flag of one of Settings to a group of a parser."""
+    option = next(option for option in fields(Settings) if flag_of(option.name) == flag)
+    default, allowed = option.default, option.metadata["allowed"]
+    meaning += "" if default is None else f" (default: {default})"
+    values = {"choices": allowed.words} if isinstance(allowed, OneOf) else {"type": argument(allowed)}
+    group.add_argument(flag, default=argparse.SUPPRESS, help=meaning, metavar=metavar, **values)
+
+
+def add_run_flags(parser: Parser) -> None:
+    """Add the flags that decide what is learned."""
     group = parser.add_argument_group("text")
     source = group.add_mutually_exclusive_group()
     source.add_argument("--data", metavar="FILE", help="train on FILE, UTF-8 text, a document per line, instead of a dataset")
     datasets = "names: 32,868 given names inside the package; makemore: the 32,033 of microgpt.py, downloaded once"
     source.add_argument("--dataset", choices=DATASETS, help=f"{datasets} (default: names)")
 
-    settings = {flag_of(field.name): field for field in fields(Settings)}
-
-    def setting(flag: str, meaning: str, metavar: str | None = "N") -> None:
-        default, allowed = settings[flag].default, settings[flag].metadata["allowed"]
-        meaning += "" if default is None else f" (default: {default})"
-        values = {"choices": allowed.words} if isinstance(allowed, OneOf) else {"type": argument(allowed)}
-        group.add_argument(flag, default=argparse.SUPPRESS, help=meaning, metavar=metavar, **values)
-
     group = parser.add_argument_group("model")
-    setting("--n-layer", "transformer blocks")
-    setting("--n-embd", "width of the model")
-    setting("--n-head", "attention heads, a divisor of n-embd")
-    setting("--block-size", "longest context in tokens")
+    add_setting(group, "--n-layer", "transformer blocks")
+    add_setting(group, "--n-embd", "width of the model")
+    add_setting(group, "--n-head", "attention heads, a divisor of n-embd")
+    add_setting(group, "--block-size", "longest context in tokens")
 
     group = parser.add_argument_group("training")
-    setting("--steps", "training steps, one batch each")
-    setting("--batch-size", "documents in a batch; its loss is the mean of theirs")
-    setting("--learning-rate", "the highest; the schedule lowers it", "RATE")
-    setting("--schedule", "how the learning rate falls to 0, if it does", None)
-    setting("--warmup", "steps in which the learning rate rises first")
-    setting("--weight-decay", "a step first takes away this share of each weight, times the rate", "SHARE")
-    setting("--clip-grad", "scale gradients down to the norm NORM where theirs is larger", "NORM")
-    setting("--seed", "seed of shuffle, weights and samples")
+    add_setting(group, "--steps", "training steps, one batch each")
+    add_setting(group, "--batch-size", "documents in a batch; its loss is the mean of theirs")
+    add_setting(group, "--learning-rate", "the highest; the schedule lowers it", "RATE")
+    add_setting(group, "--schedule", "how the learning rate falls to 0, if it does", None)
+    add_setting(group, "--warmup", "steps in which the learning rate rises first")
+    add_setting(group, "--weight-decay", "a step first takes away this share of each weight, times the rate", "SHARE")
+    add_setting(group, "--clip-grad", "scale gradients down to the norm NORM where theirs is larger", "NORM")
+    add_setting(group, "--seed", "seed of shuffle, weights and samples")
 
     group = parser.add_argument_group("validation")
     held_out = f"share of the documents to hold out; their mean loss is shown, that of {MAX_VALIDATED} if they are more"
-    setting("--validation", held_out, "FRACTION")
-    setting("--validation-every", "validate every N steps, and after the last")
-    setting("--patience", "stop when N validations in a row are no better than the best")
-
-    group = parser.add_argument_group("samples")
-    setting("--samples", "documents to print at the end")
-    setting("--temperature", "of the samples; low is cautious, 0 takes the likeliest character each time", "T")
-
-    group = parser.add_argument_group("files")
-    group.add_argument("--save", metavar="FILE", help="write the run to FILE (safetensors) at the end and when interrupted")
-    group.add_argument("--save-every", metavar="N", type=whole_number(1), help="write it every N steps, too")
-    goes_on = "go on with the run in FILE, whose flags need not be given again, and save to it unless --save says otherwise"
-    group.add_argument("--resume", metavar="FILE", help=goes_on)
-    line = "step, loss, learning_rate, positions and, where it is measured, validation"
-    group.add_argument("--log", metavar="FILE", help=f"write a JSON line per step: {line}")
-    group.add_argument("--plot", metavar="FILE", help="draw the losses into FILE: .png, .svg, .pdf, ...; needs matplotlib")
-    group.add_argument("--quiet", action="store_true", help="nothing on standard error but errors")
-    return parser
+    add_setting(group, "--validation", held_out, "FRACTION")
+    add_setting(group, "--validation-every", "validate every N steps, and after the last")
+    add_setting(group, "--patience", "stop when N validations in a row are no better than the best")
 
 
 def settle(args: argparse.Namespace, saved: Saved | None) -> Settings:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import random
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from microgpt._value import Value
@@ -69,7 +69,9 @@ class Trainer:
     `documents` are shuffled in place; the last of them, the share `settings.validation`, are held out. `model`: one to go on
     with, of the sizes that settings and documents make; a new one by default.
     `losses`: of every step so far. `validations`: the loss of the held-out documents by the number of steps made. `best_step`:
-    where that was lowest, 0 before there is one. `waited`: validations since then.
+    where that was lowest, 0 before there is one. `waited`: validations since then. `rates`: learning rates set on the way,
+    each after the step from which it holds. `before_update`: called with the trainer in each step between backward and Adam, when
+    the gradients are complete, and clipped; None for nobody. It may look, not write.
     Errors: ValueError unless at least two documents and a whole batch are left to train on, and for a model of other sizes.
     """
 
@@ -95,6 +97,8 @@ class Trainer:
         self.validations: dict[int, float] = {}
         self.best_step = 0
         self.waited = 0
+        self.rates: list[tuple[int, float]] = []
+        self.before_update: Callable[[Trainer], object] | None = None
 
     @property
     def model(self) -> GPT:
@@ -143,7 +147,18 @@ class Trainer:
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of `step`, counted from 0."""
         settings = self.settings
-        return learning_rate(settings.schedule, settings.learning_rate, step, settings.steps, settings.warmup)
+        highest = settings.learning_rate
+        for first, rate in self.rates:
+            highest = rate if first <= step else highest
+        return learning_rate(settings.schedule, highest, step, settings.steps, settings.warmup)
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Let `rate` be the highest learning rate, of which the schedule takes its share, from the next step on.
+
+        The run is no longer the one that its settings describe. ValueError for a rate that settings would refuse.
+        """
+        replace(self.settings, learning_rate=rate)
+        self.rates.append((len(self.losses), rate))
 
     def step(self) -> float:
         """Train on the next batch, validate where that is due, and return the mean loss of the batch before.
@@ -158,6 +173,8 @@ class Trainer:
         loss = mean(losses[::-1])
         if settings.clip_grad is not None:
             self.optimizer.clip_grad_norm(settings.clip_grad)
+        if self.before_update is not None:
+            self.before_update(self)
         self.optimizer.step(self.learning_rate(len(self.losses)))
         self.losses.append(loss)
         step = len(self.losses)

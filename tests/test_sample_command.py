@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from flags import try_every_flag
 
-from microgpt import GPT, Adam, CharTokenizer, GPTConfig, __main__, checkpoint, reference, sample, train
+from microgpt import GPT, Adam, CharTokenizer, GPTConfig, __main__, checkpoint, explore, reference, sample, train
 
 DOCUMENTS = ["abc", "bca", "cab", "ab c", "日本"]
 
@@ -190,7 +190,7 @@ def test_the_package_lists_its_commands(tmp_path: Path) -> None:
     result = run(cwd=tmp_path, module="microgpt")
     assert (result.returncode, result.stderr) == (0, "")
     assert run("--help", cwd=tmp_path, module="microgpt").stdout == result.stdout
-    parsers = {"train": train.build_parser(), "sample": sample.build_parser()}
+    parsers = {"train": train.build_parser(), "explore": explore.build_parser(), "sample": sample.build_parser()}
     assert parsers.keys() == __main__.COMMANDS.keys()
     for name, parser in parsers.items():
         what, how = __main__.COMMANDS[name]

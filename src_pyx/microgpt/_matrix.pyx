@@ -12,9 +12,9 @@ from microgpt._tape cimport (
 )
 from microgpt._value cimport Value, number, written_on
 from microgpt._vector cimport (
-    EDGE, MINUS, OVER, PLUS, POWER, TIMES, WHOLE, Arithmetic, Vector, apply, arithmetic, as_list, as_vector, detached, elements,
-    fill, floats, is_nested, new_vector, no_array, numbers, numbers_of, place, room_for_ids, settle, settle_listed,
-    settle_result, shape_of_list, shown, write_grads, write_leaves
+    EDGE, MINUS, OVER, PLUS, POWER, TIMES, WHOLE, Arithmetic, Vector, apply, arithmetic, as_list, as_vector, copy_numbers,
+    detached, elements, fill, floats, is_nested, new_vector, no_array, numbers, numbers_of, place, room_for_ids, settle,
+    settle_listed, settle_result, shape_of_list, shown, write_grads, write_leaves
 )
 
 
@@ -147,6 +147,14 @@ cdef class Rows:
     @grad.deleter
     def grad(self):
         raise AttributeError("grad of Rows cannot be deleted")
+
+    def copy_data(self, buffer):
+        """Copy the values, row after row, into a buffer, as `Vector.copy_data` does."""
+        copy_numbers(as_rows(self).vector, buffer, False)
+
+    def copy_grad(self, buffer):
+        """Copy the gradients, row after row, into a buffer."""
+        copy_numbers(as_rows(self).vector, buffer, True)
 
     def detach(self):
         """Return Rows of new leaves with the same data: no gradient comes here through them."""
@@ -455,6 +463,14 @@ cdef class Matrix(Handle):
     @grad.deleter
     def grad(self):
         raise AttributeError("grad of a Matrix cannot be deleted")
+
+    def copy_data(self, buffer):
+        """Copy the values, row after row, into a buffer, as `Vector.copy_data` does."""
+        copy_numbers(all_of(self), buffer, False)
+
+    def copy_grad(self, buffer):
+        """Copy the gradients, row after row, into a buffer."""
+        copy_numbers(all_of(self), buffer, True)
 
     def detach(self):
         """Return a Matrix of new leaves with the same data: no gradient comes here through them."""

@@ -47,5 +47,6 @@ cdef str shown(Vector v, uint32_t first, uint32_t n, bint grads, bint whole)
 cdef object no_array(str what)
 cdef list floats(object given, str what)
 cdef list numbers(object given, uint32_t n)
+cdef int copy_numbers(Vector v, object buffer, bint grads) except -1
 cdef int write_leaves(Operands x, list values) except -1
 cdef void write_grads(Operands x, list values) noexcept

@@ -1,9 +1,11 @@
 """Vector: a run of scalar nodes. An operation on it puts one node for each scalar of its result."""
 
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject, PyTypeObject, destructor
 from cpython.slice cimport PySlice_GetIndicesEx
 from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t
+from libc.string cimport memcpy
 
 from microgpt cimport _tape
 from microgpt._no_grad cimport finish
@@ -385,6 +387,17 @@ cdef class Vector(Handle):
     def grad(self):
         raise AttributeError("grad of a Vector cannot be deleted")
 
+    def copy_data(self, buffer):
+        """Copy the values into a writable, contiguous buffer of as many doubles or floats: an array, a numpy array, ...
+
+        Errors: TypeError for what is no such buffer; ValueError for one of another length.
+        """
+        copy_numbers(as_vector(self), buffer, False)
+
+    def copy_grad(self, buffer):
+        """Copy the gradients into a buffer, as `copy_data` does the values."""
+        copy_numbers(as_vector(self), buffer, True)
+
     def detach(self):
         """Return a Vector of new leaves with the same data: no gradient comes here through them."""
         return detached(as_vector(self))
@@ -509,6 +522,40 @@ cdef list numbers(object given, uint32_t n):
     if <size_t>len(values) != n:
         raise ValueError(f"a Vector of {n} needs {n} numbers, got {len(values)}")
     return values
+
+
+cdef int copy_numbers(Vector v, object buffer, bint grads) except -1:
+    """Copy the data, or the grads, into a buffer of doubles or of floats, without an object for each."""
+    cdef Py_buffer view
+    cdef Operands x
+    cdef const double *numbers
+    cdef uint32_t i
+    cdef bint wide
+    try:
+        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE | PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)
+    except (BufferError, TypeError, ValueError) as error:
+        raise TypeError(f"a writable, contiguous buffer of doubles or floats needed, got {type(buffer).__name__}: "
+                        f"{error}") from None
+    try:
+        if view.format == NULL or view.format[0] not in b"df" or view.format[1] != 0:
+            got = "bytes" if view.format == NULL else repr(view.format.decode())
+            raise TypeError(f"a buffer of doubles ('d') or floats ('f') needed, got one of {got}")
+        wide = view.format[0] == b"d"
+        if view.len // view.itemsize != v.n:
+            raise ValueError(f"{v.n} elements need a buffer of as many numbers, got {view.len // view.itemsize}")
+        x = elements(v, 0)
+        numbers = tape.grad if grads else tape.data
+        if wide and x.listed == NULL:
+            memcpy(view.buf, numbers + x.start, v.n * sizeof(double))
+        else:
+            for i in range(v.n):
+                if wide:
+                    (<double *>view.buf)[i] = numbers[at(x, i)]
+                else:
+                    (<float *>view.buf)[i] = <float>numbers[at(x, i)]
+    finally:
+        PyBuffer_Release(&view)
+    return 0
 
 
 cdef int write_leaves(Operands x, list values) except -1:
