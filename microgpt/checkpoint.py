@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from microgpt.files import check_ordinary, write_atomically
+from microgpt.files import Known, check_ordinary, write_atomically
 from microgpt.ranges import Whole
 
 Tensor = tuple[tuple[int, ...], "array[float]"]  # shape, and the numbers row by row
@@ -31,10 +31,11 @@ NO_DIGEST = "0" * 64
 DIGEST = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')  # JSON within JSON: its quotes are escaped
 
 
-def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], known: Known | None = None) -> None:
     """Write a checkpoint; whatever happens, `path` then holds the old file or the whole new one.
 
-    `tensors`: shape, of one or two sizes, and doubles, row by row, of each name. `metadata`: what JSON can hold.
+    `tensors`: shape, of one or two sizes, and doubles, row by row, of each name. `metadata`: what JSON can hold. `known`: what
+    stood at `path` when this process last looked; FileReplacedError if that is another by now.
     Errors: ValueError if numbers and shape disagree; TypeError for metadata that JSON cannot hold; OSError if the file cannot be
     written.
     """
@@ -55,7 +56,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     header = json.dumps({"version": VERSION, "sha256": NO_DIGEST, "metadata": dict(metadata)})
     content = bytearray(serialize(specs, {"microgpt": header}))
     content[find_digest(content)] = hashlib.sha256(content).hexdigest().encode()
-    write_atomically(path, content)
+    write_atomically(path, content, known)
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

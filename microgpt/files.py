@@ -6,16 +6,51 @@ import errno
 import os
 import stat
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 
-def write_atomically(path: str | Path, content: bytes | bytearray) -> None:
+class FileReplacedError(OSError):
+    """Another process has written the file, or removed it, since this one last looked."""
+
+
+class Known:
+    """What stands at a path, as this process last saw or wrote it."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self.mark = mark_of(path)
+
+    def check(self) -> None:
+        """Raise FileReplacedError if it is another file by now. One that is gone is as good: nothing can be lost."""
+        mark = mark_of(self.path)
+        if mark not in (None, self.mark):
+            raise FileReplacedError(errno.EEXIST, "Another process has written this file meanwhile", os.fspath(self.path))
+
+
+def mark_of(path: str | Path) -> tuple[int, ...] | None:
+    """Return what tells the file from any other that stood or will stand at `path`, None if there is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def free_name(path: str) -> str:
+    """Return a name beside `path` that no file has, such as run-2.safetensors."""
+    stem, extension = os.path.splitext(path)
+    return next(name for i in count(2) if not os.path.lexists(name := f"{stem}-{i}{extension}"))
+
+
+def write_atomically(path: str | Path, content: bytes | bytearray, known: Known | None = None) -> None:
     """Replace the file `path` by one that holds `content`: at any moment, and after a crash, the old one or the new one is there.
 
     It is written under a temporary name in the same folder, synced, then renamed; only a kill in between leaves that second file,
-    .microgpt-*.tmp. A symbolic link stays one, and a file that is replaced hands on its permissions.
+    .microgpt-*.tmp. A symbolic link stays one, and a file that is replaced hands on its permissions. Where `known` is given, it
+    replaces nothing else, and knows the new file afterwards.
     Errors: OSError that names `path`, which is then as before: a missing or unwritable folder, a write-protected file, a full
-    disk, or a path that is no ordinary file.
+    disk, or a path that is no ordinary file; FileReplacedError where it is not the known one.
     """
     try:
         target, temporary = places(path)
@@ -28,11 +63,18 @@ def write_atomically(path: str | Path, content: bytes | bytearray) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            mark = mark_of(temporary)  # which it keeps under its new name
+            if known is not None:
+                known.check()
             os.replace(temporary, target)
+            if known is not None:
+                known.mark = mark
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
+    except FileReplacedError:
+        raise
     except OSError as error:
         # The temporary name would say nothing to whoever asked for `path`.
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error

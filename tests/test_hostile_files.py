@@ -24,7 +24,8 @@ import pytest
 
 from microgpt import GPT, CharTokenizer, checkpoint, resume, sample, train
 from microgpt.sampler import generate
-from microgpt.trainer import Settings, Trainer
+from microgpt.settings import Settings
+from microgpt.trainer import Trainer
 
 N_TRIED = int(os.environ.get("MICROGPT_HOSTILE", "300"))
 ENOUGH = 20  # steps or samples of a run that was accepted, before it is interrupted
@@ -174,9 +175,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
         return call
 
-    monkeypatch.setattr(Trainer, "step", counted("steps", Trainer.step))
+    monkeypatch.setattr(Trainer, "train_step", counted("steps", Trainer.train_step))
     monkeypatch.setattr(train, "generate", counted("samples", generate))
-    monkeypatch.setattr(train.data, "load_makemore", lambda: ["anna", "ada"])
+    monkeypatch.setattr(train.data, "fetch_makemore", lambda: tmp_path / "text.txt")
     return tmp_path
 
 
@@ -191,10 +192,10 @@ def runs(folder: Path) -> list[Path]:
         ("plain", {"steps": 4}, 2),
     ):
         documents = train.data.load_file("text.txt")
-        source = resume.Source("text.txt", None, len(documents), resume.fingerprint(documents))
+        source = resume.Source(("text.txt",), None, len(documents), resume.fingerprint(documents))
         trainer = Trainer(Settings(**tiny, **options), documents)
         for _ in range(steps):
-            trainer.step()
+            trainer.train_step()
         resume.save(str(folder / name), trainer, source)
         paths.append(folder / name)
     return paths
