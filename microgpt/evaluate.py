@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from microgpt import data
@@ -18,7 +19,7 @@ from microgpt.model import GPT
 from microgpt.progress import bar
 from microgpt.sample import load
 from microgpt.settings import Settings
-from microgpt.tokenizer import Tokenizer
+from microgpt.tokenizer import CharTokenizer, Tokenizer
 
 
 def build_parser() -> Parser:
@@ -80,6 +81,14 @@ class Parts:
             self.documents = data.load_documents(paths, delimiter=settings.delimiter, keep_spaces=settings.keep_spaces)
             self.n_windows = len(self.documents)  # of most documents
 
+    def check_known(self) -> None:
+        """Raise ValueError for a character outside the vocabulary, before anything is printed."""
+        if isinstance(self.tokenizer, CharTokenizer):
+            known = set(self.tokenizer.characters)
+            for part in self.text.pieces() if self.whole else self.documents:
+                if not known.issuperset(part):
+                    self.tokenizer.ids(part)
+
     def __iter__(self) -> Iterator[tuple[str, int, Iterator[list[int]]]]:
         """Yield of each document its text, '' where it is one stream, its number of characters, and its windows."""
         if self.whole:
@@ -96,15 +105,15 @@ def evaluate(args: argparse.Namespace) -> None:
     model, tokenizer, settings = load(args.model)
     if args.documents and settings.format == "text":
         raise ValueError("--documents is for models of documents, this one learnt one text")
-    parts = Parts(args.data, tokenizer, settings, model.config.block_size)
     name = " ".join(map(data.named, args.data))
+    parts = Parts(args.data, tokenizer, settings, model.config.block_size)
+    with of_text(name):
+        parts.check_known()
     total, predictions, characters = 0.0, 0, 0
     with bar(parts.n_windows, 0, "windows" if parts.whole else "documents", quiet=args.quiet) as shown:
         for text, length, pieces in parts if parts.whole else shown.each(parts):
-            try:
+            with of_text(name):
                 nats, n = nats_of(model, shown.each(pieces) if parts.whole else pieces)
-            except (ArithmeticError, ValueError) as error:
-                raise ValueError(f"{name}: {error}") from error
             total, predictions, characters = total + nats, predictions + n, characters + length
             if args.documents:
                 with shown.aside():
@@ -119,6 +128,15 @@ def evaluate(args: argparse.Namespace) -> None:
     say(f"loss {figures['loss']:.4f} nats, perplexity {figures['perplexity']:.4f}, {bits}")
     what = "" if parts.whole else f" in {len(parts.documents)} documents"
     say(f"{predictions} predictions of {characters} characters{what}")
+
+
+@contextmanager
+def of_text(name: str) -> Iterator[None]:
+    """Say of every error within which text it is about."""
+    try:
+        yield
+    except (ArithmeticError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def print_one(figures: dict[str, float | int], text: str, *, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from microgpt import checkpoint, data, resume
 from microgpt.cli import Parser, argument, print_document, run, tell, whole_number
 from microgpt.model import GPT
-from microgpt.sampler import TEMPERATURE, TOP_P, generate, stream, until
+from microgpt.sampler import TEMPERATURE, TOP_P, generate, stream, until, up_to
 from microgpt.settings import SEED, Settings
 from microgpt.tokenizer import Tokenizer, tokenizer_in
 
@@ -111,18 +111,15 @@ def print_stream(args: argparse.Namespace, pieces: Iterator[str]) -> None:
     """Print the prompt and what follows it, --length characters, as they come; then tell how fast they came."""
     begun = time.perf_counter()
     print_document(args.prompt, "", lines=True, flush=True)
-    left, ended = args.length, False
-    for piece in until(pieces, args.stop):
-        print_document(piece[:left], "", lines=True, flush=True)
-        left -= len(piece[:left])
-        ended = left == 0
-        if ended:
-            break
+    made = 0
+    for piece in until(up_to(pieces, args.length), args.stop):
+        print_document(piece, "", lines=True, flush=True)
+        made += len(piece)
     print_document("", flush=True)
     if args.quiet:
         return
-    made, seconds = args.length - left, time.perf_counter() - begun
-    never = f", {args.stop!r} did not come" if args.stop is not None and ended else ""
+    seconds = time.perf_counter() - begun
+    never = f", {args.stop!r} did not come" if args.stop is not None and made == args.length else ""
     tell(f"{made} characters in {seconds:.2f} s, {made / max(seconds, 1e-9):.0f} characters/s{never}")
 
 

@@ -121,12 +121,8 @@ def generate(
     drawn = draw(model, tokens, rng, choice)
     if max_length is None:
         drawn = islice(drawn, room)
-    text = ""
-    for piece in until(pieces_of(until_bos(drawn, tokenizer), tokenizer), stop):
-        text += piece
-        if max_length is not None and len(text) >= room:
-            break
-    return prompt + (text if max_length is None else text[:room])
+    pieces = pieces_of(until_bos(drawn, tokenizer), tokenizer)
+    return prompt + "".join(until(pieces if max_length is None else up_to(pieces, room), stop))
 
 
 def stream(
@@ -209,6 +205,16 @@ def pieces_of(tokens: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
     for token in tokens:
         yield decoder.add(token)
     yield decoder.end()
+
+
+def up_to(pieces: Iterable[str], length: int) -> Iterator[str]:
+    """Yield the first `length` characters, and ask for no more pieces than that takes."""
+    left = length
+    for piece in pieces:
+        yield piece[:left]
+        left -= len(piece)
+        if left <= 0:
+            return
 
 
 def until(pieces: Iterable[str], stop: str | None) -> Iterator[str]:

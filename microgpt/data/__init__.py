@@ -161,10 +161,9 @@ def decode(file: BinaryIO, name: str) -> Iterator[str]:
 
 
 def is_utf_16(content: bytes) -> bool:
-    """Return whether `content` looks like UTF-16 without its mark: every second byte of much of it is 0, and no other."""
-    start = content[:1000]
-    zeros = sorted((start[::2].count(0), start[1::2].count(0)))
-    return len(start) > 1 and zeros[0] == 0 and 2 * zeros[1] > len(start) // 2
+    """Return whether `content` looks like UTF-16 without its mark: 0 at most even places and no odd one, or the other way."""
+    even, odd = content[:1000:2], content[1:1000:2]
+    return any(0 not in text and 2 * zeros.count(0) > len(zeros) for text, zeros in ((even, odd), (odd, even)))
 
 
 def split(pieces: Iterable[str], delimiter: str | None) -> Iterator[list[str]]:
