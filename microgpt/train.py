@@ -29,7 +29,7 @@ from microgpt.train_flags import build_parser, prepare_files, settle, way_on
 from microgpt.trainer import Snapshot, Trainer
 
 REPORT_EVERY = 100  # steps between two lines of loss
-SNAPSHOT_EVERY = 100  # steps; where a run diverges, it goes back to the last but one
+SNAPSHOT_EVERY = 100  # steps; where a run diverges, it goes back to one at least half as many steps before
 LOWER = 10  # times lower is the learning rate that a run which diverged is advised to go on with
 
 
@@ -153,7 +153,8 @@ class Command:
         try:
             self.draw()
             if self.snapshots:
-                self.trainer.go_back(self.snapshots[0])
+                made, (first, *later) = len(self.trainer.losses), self.snapshots
+                self.trainer.go_back(later[0] if later and made - later[0].steps >= SNAPSHOT_EVERY // 2 else first)
                 self.keep()
                 lower = {"learning_rate": self.settings.learning_rate / LOWER}
                 remedy = f"saved as it was after step {len(self.trainer.losses)}; {way_on(self.args, **lower)}"
