@@ -167,7 +167,7 @@ class Command:
     def draw(self) -> None:
         """Draw the plot, where one is asked for."""
         if self.args.plot is not None:
-            plot(self.args.plot, self.trainer, log_x=self.args.plot_log)
+            plot(self.args.plot, self.trainer, self.source.name, log_x=self.args.plot_log)
             self.written.append(self.args.plot)
 
     def finish(self) -> None:
