@@ -197,7 +197,7 @@ def test_another_text_is_refused_on_resume(flags: list[str], commands: Commands)
     ("shell", "words"),
     [
         ("python -m microgpt.train --data - <&-", "standard input is closed, there is no text to read"),
-        ("yes | (ulimit -v 2000000; python -m microgpt.train --data -)", "not enough memory"),
+        ("yes | (ulimit -v 400000; python -m microgpt.train --data -)", "not enough memory"),
         ("python -m microgpt.train --data - < /dev/zero", "standard input is not UTF-8 text"),
         ("python -m microgpt.train --data - < /dev/null", "standard input needs at least 2 documents"),
         ("echo | python -m microgpt.evaluate run --data -", "standard input: there is nothing to predict in it"),
