@@ -5,10 +5,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from microgpt.text import Text
-from microgpt.tokenizer import Decoder, Stream, Tokenizer
+from microgpt.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from microgpt.text import Text
+    from microgpt.tokenizer import Decoder, Stream
 
 KEPT = 8  # tokens that the next one may still change the text of: those of one character, and the word before
 

@@ -6,7 +6,6 @@ import argparse
 import io
 import os
 import re
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -52,6 +51,8 @@ class Parser(argparse.ArgumentParser):
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
         """Return the words of a line of a file of flags, as a shell reads them."""
+        import shlex  # here, so that other calls do not pay for the import
+
         try:
             return shlex.split(arg_line, comments=True)
         except ValueError as error:

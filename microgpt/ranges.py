@@ -68,7 +68,6 @@ class OneOf:
         return "one of " + ", ".join(self.words)
 
 
-@dataclass(frozen=True)
 class Words:
     """Any text of at least one character."""
 
@@ -83,7 +82,6 @@ class Words:
         return text
 
 
-@dataclass(frozen=True)
 class Switch:
     """True or False."""
 

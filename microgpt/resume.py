@@ -15,14 +15,13 @@ from microgpt.data import characters_of
 from microgpt.files import Known
 from microgpt.model import GPT, config_of
 from microgpt.ranges import Real, Whole
-from microgpt.settings import FIELDS, Settings
+from microgpt.settings import FIELDS, READING, Settings
 from microgpt.text import Documents, Text
 from microgpt.tokenizer import CharTokenizer, tokenizer_in
 from microgpt.trainer import Phase, Trainer
 
 DATASETS = ("names", "makemore")
 PARTS = ("step", "finished", "settings", "source", "validations", "random", "phases")  # of the metadata's entry `training`
-READING = ("format", "delimiter", "long", "keep_spaces")  # settings that say how a text is read
 FINITE = Real(-math.inf)
 WORD = Whole(0, 2**32 - 1)  # of the state of a Mersenne Twister
 
@@ -132,15 +131,6 @@ def save_best(path: str, trainer: Trainer, known: Known) -> None:
     metadata["text"] = {name: getattr(trainer.settings, name) for name in READING}
     metadata["best"] = {"step": trainer.best_step, "validation": trainer.validations[trainer.best_step]}
     checkpoint.write(path, tensors, metadata, known)
-
-
-def reading(metadata: Mapping[str, Any]) -> Settings:
-    """Return settings that say how the text of a model was read: by default as lines. ValueError if the file tells no sense."""
-    training = metadata.get("training")
-    told = metadata.get("text", {}) if training is None else training.get("settings") if isinstance(training, dict) else None
-    if not isinstance(told, dict):
-        raise ValueError(f"how its text was read must be told by name, it is {told!r}")
-    return Settings(**{name: told[name] for name in READING if name in told})
 
 
 def load(path: str) -> Saved:

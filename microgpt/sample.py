@@ -11,11 +11,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from microgpt import checkpoint, data, resume
+from microgpt import checkpoint, data
 from microgpt.cli import Parser, argument, print_document, run, tell, whole_number
 from microgpt.model import GPT
 from microgpt.sampler import TEMPERATURE, TOP_P, generate, stream, until, up_to
-from microgpt.settings import SEED, Settings
+from microgpt.settings import SEED, Settings, reading
 from microgpt.tokenizer import Tokenizer, tokenizer_in
 
 COUNT = 20  # documents
@@ -61,7 +61,7 @@ def load(path: str) -> tuple[GPT, Tokenizer, Settings]:
     tensors, metadata = checkpoint.read(path)
     with checkpoint.refusals(path):
         tokenizer = tokenizer_in(metadata)
-        settings = resume.reading(metadata)
+        settings = reading(metadata)
         model = GPT.from_checkpoint(tensors, metadata)
         if model.config.vocab_size != tokenizer.vocab_size:
             raise ValueError(f"its model has {model.config.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}")

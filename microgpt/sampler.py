@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 from microgpt._functions import softmax
 from microgpt._vector import Vector
 from microgpt.model import GPT
-from microgpt.ranges import Real, Whole
+from microgpt.ranges import Real
 from microgpt.tokenizer import Tokenizer
 
 MIN_TEMPERATURE = 1e-3  # but for 0 itself; logits / temperature stays far from overflow
 TEMPERATURE = Real(MIN_TEMPERATURE, or_zero=True)
-TOP_K = Whole(1)
 TOP_P = Real(0, exclusive=True, most=1)
 
 
-@dataclass(frozen=True)
 class Choice:
     """How the next token is drawn. ValueError for a number out of range.
 
@@ -29,17 +26,14 @@ class Choice:
     `top_p`: and among the fewest of these whose probabilities add up to p, or all.
     """
 
-    temperature: float = 0.5
-    top_k: int | None = None
-    top_p: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.temperature not in TEMPERATURE:
-            raise ValueError(f"temperature must be 0, or at least {MIN_TEMPERATURE} and finite, got {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
-        if self.top_p is not None and self.top_p not in TOP_P:
-            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+    def __init__(self, temperature: float = 0.5, top_k: int | None = None, top_p: float | None = None) -> None:
+        if temperature != 0 and not MIN_TEMPERATURE <= temperature < math.inf:
+            raise ValueError(f"temperature must be 0, or at least {MIN_TEMPERATURE} and finite, got {temperature}")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        if top_p is not None and not 0 < top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}")
+        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
 
     def draw(self, logits: Vector, rng: random.Random) -> int:
         """Return the token that follows. One draw from `rng`, none at temperature 0."""
@@ -76,15 +70,17 @@ class Context:
 
     def __init__(self, model: GPT) -> None:
         self._model = model
+        self._block_size = model.config.block_size
         self._tokens: list[int] = []
         self._cache = model.new_cache()
 
     def follow(self, tokens: list[int]) -> Vector:
         """Add one token or more, and return the logits of the next one. Shape: [vocab_size]."""
-        position, block_size = len(self._tokens), self._model.config.block_size
-        self._tokens = (self._tokens + tokens)[-block_size:]
-        if position + len(tokens) <= block_size:
+        position = len(self._tokens)
+        self._tokens += tokens
+        if len(self._tokens) <= self._block_size:
             return self._model.next_logits(tokens, position, self._cache)
+        del self._tokens[: -self._block_size]
         return self._model.next_logits(self._tokens)
 
 
@@ -121,7 +117,10 @@ def generate(
     drawn = draw(model, tokens, rng, choice)
     if max_length is None:
         drawn = islice(drawn, room)
-    pieces = pieces_of(until_bos(drawn, tokenizer), tokenizer)
+    ids = until_bos(drawn, tokenizer.bos)
+    if max_length is None and stop is None:
+        return prompt + tokenizer.text(list(ids))
+    pieces = pieces_of(ids, tokenizer)
     return prompt + "".join(until(pieces if max_length is None else up_to(pieces, room), stop))
 
 
@@ -149,7 +148,7 @@ def stream(
         yield from pieces_of(draw(model, start_of(tokenizer, prompt), rng, choice, barred), tokenizer)
     tokens = tokenizer.encode(prompt)[:-1]
     while True:
-        yield from pieces_of(until_bos(draw(model, tokens, rng, choice), tokenizer), tokenizer)
+        yield from pieces_of(until_bos(draw(model, tokens, rng, choice), tokenizer.bos), tokenizer)
         yield "\n"
         tokens = [tokenizer.bos]
 
@@ -191,10 +190,10 @@ def without(logits: Vector, token: int) -> Vector:
     return Vector(values)
 
 
-def until_bos(tokens: Iterator[int], tokenizer: Tokenizer) -> Iterator[int]:
+def until_bos(tokens: Iterable[int], bos: int) -> Iterator[int]:
     """Yield the tokens before BOS."""
     for token in tokens:
-        if token == tokenizer.bos:
+        if token == bos:
             return
         yield token
 

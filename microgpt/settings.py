@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -15,6 +16,7 @@ MAX_VALIDATED = 200  # documents or windows a validation looks at: it then costs
 SEED = Whole(0, 2**64 - 1)
 FORMATS = ("lines", "text")
 TOKENIZERS = ("characters", "bytes")
+READING = ("format", "delimiter", "long", "keep_spaces")  # settings that say how a text is read
 GROUPS = ("text", "model", "training", "validation", "samples")  # of the flags, in the order of --help
 
 
@@ -152,3 +154,12 @@ def spelled(name: str, value: object) -> str:
     if value is None or value is False:
         return f"no {flag_of(name)}"
     return flag_of(name) if value is True else f"{flag_of(name)} {value}"
+
+
+def reading(metadata: Mapping[str, Any]) -> Settings:
+    """Return settings that say how the text of a model was read: by default as lines. ValueError if the file tells no sense."""
+    training = metadata.get("training")
+    told = metadata.get("text", {}) if training is None else training.get("settings") if isinstance(training, dict) else None
+    if not isinstance(told, dict):
+        raise ValueError(f"how its text was read must be told by name, it is {told!r}")
+    return Settings(**{name: told[name] for name in READING if name in told})

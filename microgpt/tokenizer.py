@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import codecs
-import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from microgpt import checkpoint
-from microgpt.text import Text
+
+if TYPE_CHECKING:  # what nobody calls need not be made by every import
+    from microgpt.text import Text
+
+    class Stream(Protocol):
+        """The tokens of a whole text, without BOS: `stream[i:j]`."""
+
+        def __len__(self) -> int: ...
+        def __getitem__(self, index: slice, /) -> Iterable[int]: ...
+
+    class Decoder(Protocol):
+        """Text from tokens that come one by one."""
+
+        def add(self, token: int) -> str:
+            """Return what text is certain now, '' in the middle of a character."""
+
+        def end(self) -> str:
+            """Return what is left."""
+
 
 SHOWN = 100  # characters of a vocabulary in an error
 SelfTokenizer = TypeVar("SelfTokenizer", bound="Tokenizer")
-
-
-class Stream(Protocol):
-    """The tokens of a whole text, without BOS: `stream[i:j]`."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: slice, /) -> Iterable[int]: ...
-
-
-class Decoder(Protocol):
-    """Text from tokens that come one by one."""
-
-    def add(self, token: int) -> str:
-        """Return what text is certain now, '' in the middle of a character."""
-
-    def end(self) -> str:
-        """Return what is left."""
 
 
 class Tokenizer(ABC):
@@ -144,6 +144,8 @@ class CharTokenizer(Tokenizer):
             raise ValueError(self._unknown(error.args[0], text)) from None
 
     def _unknown(self, character: str, text: str) -> str:
+        import unicodedata  # here, because an import of the package would pay for it
+
         more = len(self.characters) - SHOWN
         vocabulary = repr(self.characters[:SHOWN]) + (f" and {more} more" if more > 0 else "")
         for form in ("NFC", "NFD"):
