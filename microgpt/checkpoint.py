@@ -162,3 +162,14 @@ def little_endian(values: array[float]) -> array[float]:
     swapped = values[:]
     swapped.byteswap()
     return swapped
+
+
+def check_finite(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Raise ValueError if the tensor holds infinity or nan."""
+    if not is_finite(tensors[name]):
+        raise ValueError(f"{name} holds numbers that are not finite")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether no number of the tensor is infinity or nan."""
+    return all(map(math.isfinite, tensor[1]))

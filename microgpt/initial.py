@@ -28,6 +28,8 @@ class Initial:
             self.config = config_of(self._metadata)
             self.tokenizer = tokenizer_in(self._metadata)
             GPT.check_checkpoint(self._tensors, self._metadata)
+            for name in self.config.shapes.keys() & self._tensors.keys():
+                checkpoint.check_finite(self._tensors, name)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that its model decides."""

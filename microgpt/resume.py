@@ -109,7 +109,7 @@ def save(path: str, trainer: Trainer, source: Source, known: Known | None = None
             tensors[f"adam.{moment}.{name}"] = (rows, columns), values[start:end]
             start = end
     for name in tensors:
-        if not is_finite(tensors[name]):
+        if not checkpoint.is_finite(tensors[name]):
             raise NotFiniteError(f"{name} is not finite after step {len(trainer.losses)}")
     if trainer.losses:
         tensors["training.losses"] = (len(trainer.losses),), trainer.losses
@@ -221,20 +221,9 @@ def check_tensors(tensors: Mapping[str, checkpoint.Tensor], step: int) -> None:
         if tensors[name][0] != shape:
             raise ValueError(f"{name} must have shape {shape}, it has {tensors[name][0]}")
     for name in needed:
-        check_finite(tensors, name)
+        checkpoint.check_finite(tensors, name)
         if name.startswith("adam.v.") and min(tensors[name][1]) < 0:
             raise ValueError(f"{name} holds numbers below 0, it is a mean of squares")
-
-
-def check_finite(tensors: Mapping[str, checkpoint.Tensor], name: str) -> None:
-    """Raise ValueError if the tensor holds infinity or nan."""
-    if not is_finite(tensors[name]):
-        raise ValueError(f"{name} holds numbers that are not finite")
-
-
-def is_finite(tensor: checkpoint.Tensor) -> bool:
-    """Return whether no number of the tensor is infinity or nan."""
-    return all(map(math.isfinite, tensor[1]))
 
 
 def restore(saved: Saved, settings: Settings, text: Documents | list[str] | Text) -> Trainer:
@@ -248,7 +237,7 @@ def restore(saved: Saved, settings: Settings, text: Documents | list[str] | Text
         if isinstance(tokenizer, CharTokenizer) and not characters_of(text) <= set(tokenizer.characters):
             raise ValueError("its vocabulary is not that of its text")
         for name in saved.tensors:
-            check_finite(saved.tensors, name)
+            checkpoint.check_finite(saved.tensors, name)
         trainer = Trainer(settings, text, GPT.from_checkpoint(saved.tensors, saved.metadata), tokenizer)
         for moment in ("m", "v"):
             values = array("d")

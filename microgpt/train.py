@@ -333,7 +333,8 @@ def print_samples(trainer: Trainer) -> None:
             else:
                 text = generate(trainer.model, trainer.tokenizer, trainer.rng, temperature=settings.temperature)
         except (ArithmeticError, ValueError) as error:
-            raise ValueError(f"there is nothing to sample from ({error}): try a lower --learning-rate") from error
+            reason = f"training diverged, there is nothing to sample from ({error})"
+            raise ValueError(f"{reason}: try a lower --learning-rate") from error
         print_document(f"sample {i + 1:2d}: {text}", lines=several_lines)
 
 
