@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from microgpt.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from microgpt.streams import Decoder, Stream
     from microgpt.text import Text
-    from microgpt.tokenizer import Decoder, Stream
 
 KEPT = 8  # tokens that the next one may still change the text of: those of one character, and the word before
 
@@ -19,10 +20,9 @@ KEPT = 8  # tokens that the next one may still change the text of: those of one 
 def library() -> Any:
     """Return the library. ValueError if it is not installed."""
     try:
-        import tokenizers
+        return import_module("tokenizers")
     except ImportError as error:
         raise ValueError(f"this tokenizer needs the tokenizers library ({error}): pip install tokenizers") from None
-    return tokenizers
 
 
 class BPETokenizer(Tokenizer):

@@ -6,28 +6,13 @@ import codecs
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from microgpt import checkpoint
 
 if TYPE_CHECKING:  # what nobody calls need not be made by every import
+    from microgpt.streams import Decoder, Stream
     from microgpt.text import Text
-
-    class Stream(Protocol):
-        """The tokens of a whole text, without BOS: `stream[i:j]`."""
-
-        def __len__(self) -> int: ...
-        def __getitem__(self, index: slice, /) -> Iterable[int]: ...
-
-    class Decoder(Protocol):
-        """Text from tokens that come one by one."""
-
-        def add(self, token: int) -> str:
-            """Return what text is certain now, '' in the middle of a character."""
-
-        def end(self) -> str:
-            """Return what is left."""
-
 
 SHOWN = 100  # characters of a vocabulary in an error
 SelfTokenizer = TypeVar("SelfTokenizer", bound="Tokenizer")

@@ -217,9 +217,7 @@ def test_hostile_files_are_refused_in_one_line_or_make_sense(folder: Path, capsy
     bases = [taken_apart(path) for path in runs(folder)]
     path = folder / "evil"
     others = {other: other.read_bytes() for other in folder.iterdir()}
-    statuses: Counter[tuple[bool, bool]] = (
-        Counter()
-    )  # whether a command takes the run, not the model alone; whether it was refused
+    statuses: Counter[tuple[bool, bool]] = Counter()  # of commands that take the run; refused
     largest = 0
     tracemalloc.start()
     try:
