@@ -7,7 +7,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import Field, replace
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 from microgpt import checkpoint, data
@@ -129,6 +129,10 @@ def prepare_files(args: argparse.Namespace) -> dict[str, Known]:
         if (path := getattr(args, name)) is not None:
             files.append((name, path))
     known = {name: Known(path) for name, path in files if name in ("save", "save_best")}
+    for (name, path), folder in product(files, filter(os.path.isdir, args.data or ())):
+        inside = os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), ""))
+        if inside and name in ("save", "save_best", "log", "plot"):
+            raise ValueError(f"{flag_of(name)} {path} is in the folder {folder}, all of which is read as text")
     for (name, path), (other, other_path) in combinations(files, 2):
         if (name, other) not in (("resume", "save"), ("data", "data")) and same_file(path, other_path):
             raise ValueError(f"{flag_of(name)} and {flag_of(other)} are the same file, {path}")

@@ -171,6 +171,11 @@ def test_a_stream_comes_as_it_is_drawn(commands: Commands, folder: Path) -> None
         (["--data", "play", "--save", "play"], "--data and --save are the same file, play"),
         (["--data", "same", "play", "--log", "play"], "--data and --log are the same file, play"),
         (["--plot-log"], "--plot-log needs --plot"),
+        (
+            ["--data", "folder", "--save", "folder/deep/../run"],
+            "--save folder/deep/../run is in the folder folder, all of which is",
+        ),
+        (["--data", "play", ".", "--log", "log"], "--log log is in the folder ., all of which is read as text"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(flags: list[object], words: str, commands: Commands) -> None:
