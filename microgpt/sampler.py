@@ -80,6 +80,7 @@ class Context:
         self._tokens += tokens
         if len(self._tokens) <= self._block_size:
             return self._model.next_logits(tokens, position, self._cache)
+        self._cache = []
         del self._tokens[: -self._block_size]
         return self._model.next_logits(self._tokens)
 
@@ -176,10 +177,11 @@ def draw(model: GPT, tokens: list[int], rng: random.Random, choice: Choice, barr
     """Yield the tokens that follow `tokens`, without end. `barred` is never drawn."""
     context = Context(model)
     while True:
-        logits = context.follow(tokens)
-        if barred is not None:
-            logits = without(logits, barred)
-        tokens = [choice.draw(logits, rng)]
+        # No name holds the logits: only when nothing is left of one window does the tape go back for the next.
+        if barred is None:
+            tokens = [choice.draw(context.follow(tokens), rng)]
+        else:
+            tokens = [choice.draw(without(context.follow(tokens), barred), rng)]
         yield tokens[0]
 
 
