@@ -93,13 +93,14 @@ class Command:
 
     def keep(self) -> None:
         """Save the run: beside its file where another process has written that meanwhile. OSError if neither can be written."""
-        try:
-            resume.save(self.args.save, self.trainer, self.source, self.known["save"])
-        except FileReplacedError:
-            path = free_name(self.args.save)
-            tell(f"warning: another process has written {self.args.save} meanwhile, this run is saved to {path}")
-            self.args.save, self.known["save"] = path, Known(path)
-            resume.save(path, self.trainer, self.source, self.known["save"])
+        while True:
+            try:
+                resume.save(self.args.save, self.trainer, self.source, self.known["save"])
+                return
+            except FileReplacedError:
+                path = free_name(self.args.save)
+                tell(f"warning: another process has written {self.args.save} meanwhile, this run is saved to {path}")
+                self.args.save, self.known["save"] = path, Known(path)
 
     def keep_on_the_way(self) -> None:
         """Save, and go on if that fails: the disk may have room again before the end."""
