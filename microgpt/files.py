@@ -17,7 +17,7 @@ class FileReplacedError(OSError):
 class Known:
     """What stands at a path, as this process last saw or wrote it."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
         self.mark = mark_of(path)
 

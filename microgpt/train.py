@@ -25,7 +25,7 @@ from microgpt.settings import Settings
 from microgpt.signals import noted_signals
 from microgpt.text import Documents, Text
 from microgpt.tokenizer import CharTokenizer
-from microgpt.train_flags import build_parser, prepare_files, settle, way_on
+from microgpt.train_flags import build_parser, prepare_files, same_file, settle, way_on
 from microgpt.trainer import Snapshot, Trainer
 
 REPORT_EVERY = 100  # steps between two lines of loss
@@ -61,11 +61,14 @@ class Command:
     """One call of the training command: a run, and the files it is kept in."""
 
     def __init__(self, args: argparse.Namespace) -> None:
+        found = None if args.resume is None else Known(args.resume)  # before it is read: what is written after that is not known
         saved = None if args.resume is None else resume.load(args.resume)
         initial = None if args.init_from is None or saved is not None else Initial(args.init_from)
         self.args = args
         self.settings = settle(args, saved, initial)
         self.known = prepare_files(args)
+        if found is not None and same_file(args.save, found.path):
+            self.known["save"].mark = found.mark
         self.trainer, self.source = start(args, self.settings, saved, initial)
         self.first = len(self.trainer.losses)  # steps that were made before
         self.snapshots: list[Snapshot] = []  # the last two

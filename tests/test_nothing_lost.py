@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from commands import Commands, in_process
 
-from microgpt import checkpoint, data, files, progress, reference, resume
+from microgpt import checkpoint, data, files, progress, reference, resume, train
 from microgpt.cli import run as run_command
 from microgpt.train_flags import build_parser
 from microgpt.trainer import Trainer
@@ -73,6 +73,21 @@ def test_a_file_that_another_run_has_written_is_not_replaced(
     assert sorted(os.listdir()) == ["other", "run", "run-2", "straight", "text"]
 
 
+def test_a_file_that_was_written_since_it_was_read_is_not_replaced(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands.good("train", *TINY, "--steps", 5, "--save", "run")
+    commands.good("train", *TINY, "--steps", 3, "--seed", 7, "--save", "other")
+    other, settle = Path("other").read_bytes(), train.settle
+
+    def while_it_starts(*arguments: Any) -> Any:
+        Path("run").write_bytes(other)
+        return settle(*arguments)
+
+    monkeypatch.setattr(train, "settle", while_it_starts)
+    result = commands("train", "--resume", "run", "--steps", 9, "--quiet")
+    assert (result.status, "saved to run-2" in result.err) == (0, True)
+    assert (Path("run").read_bytes(), step_of("run-2")) == (other, 9)
+
+
 def test_two_runs_of_one_file_end_as_two_files(folder: Path) -> None:
     """In two shells: each goes on with the same interrupted run."""
     base = [str(x) for x in TINY]
@@ -88,7 +103,7 @@ def test_two_runs_of_one_file_end_as_two_files(folder: Path) -> None:
 
 def test_a_known_file_is_known_by_more_than_its_name(folder: Path) -> None:
     path = folder / "file"
-    known = files.Known(path)
+    known = files.Known(str(path))
     files.write_atomically(path, b"one", known)
     files.write_atomically(path, b"two", known)
     os.utime(path, ns=(0, 0))
