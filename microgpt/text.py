@@ -92,6 +92,17 @@ class Documents(_Buffer, Sequence[str]):
     def __repr__(self) -> str:
         return f"<{len(self)} documents, {self.nbytes} bytes>"
 
+    def sizes(self) -> Iterator[int]:
+        """Yield the number of characters of each document, in the order in which they were read."""
+        begun = 0  # characters of the document whose end has not come
+        for piece in self.pieces():
+            first, *others = piece.split("\0")
+            begun += len(first)
+            if others:
+                yield begun
+                yield from map(len, others[:-1])
+                begun = len(others[-1])
+
     def shuffle(self, rng: random.Random) -> None:
         """Put the documents in another order, that in which `rng.shuffle` puts a list of as many."""
         rng.shuffle(self._starts)

@@ -284,13 +284,16 @@ def warn_of_long(trainer: Trainer) -> None:
     settings = trainer.settings
     if not isinstance(trainer.batches, DocumentBatches) or settings.long != "cut":
         return
-    documents, encode = trainer.batches.documents, trainer.tokenizer.ids
-    by_character = isinstance(trainer.tokenizer, CharTokenizer)
+    documents = trainer.batches.documents
+    if isinstance(documents, Documents) and isinstance(trainer.tokenizer, CharTokenizer):
+        sizes = documents.sizes()
+    else:
+        sizes = (len(trainer.tokenizer.ids(document)) for document in documents)
     cut = longest = 0
-    for document in documents:
-        predictions = (len(document) if by_character else len(encode(document))) + 1
-        longest = max(longest, predictions)
-        cut += predictions > settings.block_size
+    for size in sizes:
+        if size + 1 > settings.block_size:
+            cut += 1
+            longest = max(longest, size + 1)
     if cut:
         too_short = f"block size {settings.block_size} is too short: the longest needs {longest}; or take all by --long windows"
         tell(f"warning: {cut} of {len(documents)} documents are cut, {too_short}")

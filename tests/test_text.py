@@ -49,6 +49,7 @@ def test_documents_are_shuffled_and_fingerprinted_as_a_list_is() -> None:
     assert made != documents[:-1]
     assert made[3:6] == documents[3:6]
     assert made.characters() == set("".join(documents))
+    assert list(made.sizes()) == list(map(len, documents))
     assert resume.fingerprint(made) == resume.fingerprint(documents)
     random.Random(3).shuffle(documents)
     made.shuffle(random.Random(3))
@@ -62,6 +63,8 @@ def test_pieces_end_where_characters_do(chunk: int, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(text, "CHUNK", chunk)
     whole = some_text(random.Random(4), 200)
     assert "".join(Text([whole]).pieces()) == whole
+    documents = whole.split("\n")
+    assert list(Documents(documents).sizes()) == list(map(len, documents))
 
 
 def split_at_once(whole: str, delimiter: str) -> list[str]:
