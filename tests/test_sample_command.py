@@ -162,6 +162,18 @@ def test_a_terminal_shows_control_characters_of_documents_and_a_pipe_gets_them(t
         assert obeyed(text) == {"\t"}
 
 
+def test_a_terminal_shows_the_lines_of_a_text_and_no_other_control_character(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("a\x1b[2J\n" * 40, encoding="utf-8")
+    flags = ["--data", "text", "--format", "text", "--steps", "150", "--n-embd", "8", "--block-size", "6", "--temperature", "0"]
+    train = ["microgpt.train", *flags, "--quiet", "--samples", "1", "--save", "model"]
+    shown = on_terminal(train, tmp_path)
+    assert shown.endswith("sample  1: a\\x1b[2J\r\n\r\n")
+    sample = ["microgpt.sample", "model", "--temperature", "0", "--length", "12", "--prompt", "a", "--quiet"]
+    assert on_terminal(sample, tmp_path) == "a\\x1b[2J\r\na\\x1b[2J\r\na\r\n"
+    assert run(*sample[1:], cwd=tmp_path).stdout == "a\x1b[2J\na\x1b[2J\na\n"
+    assert obeyed(shown) == set()
+
+
 def test_no_message_carries_a_control_character(trained: Path) -> None:
     """From names of files, arguments, and a vocabulary."""
     (trained / f"e{EVIL}").write_bytes(b"x")
