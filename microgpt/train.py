@@ -203,10 +203,10 @@ class Command:
                     self.finish()
                 except OSError as error:
                     failure = error  # the samples come first: they are all that is left of the run
-                except resume.NotFiniteError as error:
-                    raise DivergedError(f"training diverged ({error})") from error
             except DivergedError as error:
                 raise self.diverged(str(error)) from error
+            except resume.NotFiniteError as error:
+                raise self.diverged(f"training diverged ({error})") from error
             except (OSError, MemoryError):
                 # Nobody reads standard output, the disk of the log is full, ...: what is learned is kept all the same.
                 if args.save is not None:
