@@ -220,17 +220,18 @@ def beside_numpy(block_size: int) -> Iterator[Pair]:
 
 def batches() -> Iterator[Pair]:
     """A training step on 8 documents beside one on a single document."""
-    from microgpt.trainer import Settings, Trainer
+    from microgpt.settings import Settings
+    from microgpt.trainer import Trainer
 
     rng = random.Random(1)
     texts = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz ,.", k=63)) + "." for _ in range(100)]
     eight, one = (Trainer(Settings(n_layer=4, n_embd=64, block_size=64, batch_size=size), texts[:]) for size in (8, 1))
     while True:
         start = clock()
-        eight.step()
+        eight.train_step()
         made = clock()
         for _ in range(4):
-            one.step()
+            one.train_step()
         yield made - start, (clock() - made) / 4
 
 

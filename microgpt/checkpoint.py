@@ -16,10 +16,10 @@ import sys
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from os import PathLike
+from pathlib import Path
 from typing import Any
 
-from microgpt.files import check_ordinary, write_atomically
+from microgpt.files import Known, check_ordinary, write_atomically
 from microgpt.ranges import Whole
 
 Tensor = tuple[tuple[int, ...], "array[float]"]  # shape, and the numbers row by row
@@ -31,10 +31,11 @@ NO_DIGEST = "0" * 64
 DIGEST = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')  # JSON within JSON: its quotes are escaped
 
 
-def write(path: str | PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], known: Known | None = None) -> None:
     """Write a checkpoint; whatever happens, `path` then holds the old file or the whole new one.
 
-    `tensors`: shape, of one or two sizes, and doubles, row by row, of each name. `metadata`: what JSON can hold.
+    `tensors`: shape, of one or two sizes, and doubles, row by row, of each name. `metadata`: what JSON can hold. `known`: what
+    stood at `path` when this process last looked; FileReplacedError if that is another by now.
     Errors: ValueError if numbers and shape disagree; TypeError for metadata that JSON cannot hold; OSError if the file cannot be
     written.
     """
@@ -55,10 +56,10 @@ def write(path: str | PathLike[str], tensors: Mapping[str, Tensor], metadata: Ma
     header = json.dumps({"version": VERSION, "sha256": NO_DIGEST, "metadata": dict(metadata)})
     content = bytearray(serialize(specs, {"microgpt": header}))
     content[find_digest(content)] = hashlib.sha256(content).hexdigest().encode()
-    write_atomically(path, content)
+    write_atomically(path, content, known)
 
 
-def read(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and metadata of a checkpoint. What they mean is not looked at.
 
     Errors: OSError if the file cannot be read; ValueError, `path` in it, unless every byte is as it was written.
@@ -88,7 +89,7 @@ def read(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 @contextmanager
-def refusals(path: str | PathLike[str]) -> Iterator[None]:
+def refusals(path: str | Path) -> Iterator[None]:
     """Say of every ValueError within that `path` is not a whole checkpoint. What is quoted from it may be long, and is cut."""
     try:
         yield
@@ -161,3 +162,14 @@ def little_endian(values: array[float]) -> array[float]:
     swapped = values[:]
     swapped.byteswap()
     return swapped
+
+
+def check_finite(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Raise ValueError if the tensor holds infinity or nan."""
+    if not is_finite(tensors[name]):
+        raise ValueError(f"{name} holds numbers that are not finite")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether no number of the tensor is infinity or nan."""
+    return all(map(math.isfinite, tensor[1]))

@@ -9,39 +9,66 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from microgpt.ranges import MAX_COUNT, Real, Whole
+from microgpt.ranges import MAX_COUNT, Real, Whole, Words
 
 # What moves the cursor, colours, or turns the direction of what follows: controls but for the tab, line and paragraph separators,
 # bidirectional marks, and halves of characters, which cannot be written at all.
 CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def printable(text: str) -> str:
-    """Return `text` with control characters escaped as in Python, such as \\x1b: a terminal shows them and does not obey."""
+def printable(text: str, *, lines: bool = False) -> str:
+    """Return `text` with control characters escaped as in Python, such as \\x1b: a terminal shows them and does not obey.
+
+    `lines`: line ends stay as they are.
+    """
+    if lines:
+        return "\n".join(map(printable, text.split("\n")))
     return CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
-def print_document(text: str) -> None:
-    """Print a line of results: as it is to a file or pipe, with control characters escaped to a terminal."""
-    print(printable(text) if sys.stdout.isatty() else text)
+def say(text: str, end: str = "\n", *, flush: bool = False) -> None:
+    """Print results. OSError names standard output where it cannot be written; BrokenPipeError if nobody reads it."""
+    try:
+        print(text, end=end, flush=flush)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def print_document(text: str, end: str = "\n", *, lines: bool = False, flush: bool = False) -> None:
+    """Print results: as they are to a file or pipe; to a terminal with control characters escaped, but line ends if `lines`."""
+    say(printable(text, lines=lines) if sys.stdout.isatty() else text, end, flush=flush)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that refuses in one line."""
+    """An argument parser that refuses in one line, takes no abbreviations, and reads @FILE as the flags in FILE."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, "fromfile_prefix_chars": "@", **options})
+
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        """Return the words of a line of a file of flags, as a shell reads them."""
+        import shlex  # here, so that other calls do not pay for the import
+
+        try:
+            return shlex.split(arg_line, comments=True)
+        except ValueError as error:
+            self.error(f"{shorten(arg_line)} in a file of flags: {error}")
 
     def error(self, message: str) -> NoReturn:
         """Print `message` in one line and exit with status 2."""
         self.exit(2, f"{self.prog}: error: {printable(' '.join(message.splitlines()))}\n")
 
 
-def argument(allowed: Whole | Real) -> Callable[[str], float]:
-    """Return an argument type: a number in `allowed`."""
+def argument(allowed: Whole | Real | Words) -> Callable[[str], float | str]:
+    """Return an argument type: a number or text in `allowed`."""
 
-    def parse(text: str) -> float:
+    def parse(text: str) -> float | str:
         try:
-            value: float | None = allowed.parse(text)
+            value: float | str | None = allowed.parse(text)
         except ValueError:
             value = None
         if value is None or value not in allowed:
@@ -51,7 +78,7 @@ def argument(allowed: Whole | Real) -> Callable[[str], float]:
     return parse
 
 
-def whole_number(low: int, high: int = MAX_COUNT) -> Callable[[str], float]:
+def whole_number(low: int, high: int = MAX_COUNT) -> Callable[[str], float | str]:
     """Return an argument type: a whole number in [low, high]."""
     return argument(Whole(low, high))
 
@@ -97,10 +124,10 @@ def run(
         parser = build_parser()
         args = parser.parse_args(argv)
         for name, value in vars(args).items():
-            if value in ([], "--"):  # what argparse makes of --flag=--, older ones and newer ones
+            if value in ([], "--", ["--"]):  # what argparse makes of --flag=--, older ones and newer ones
                 parser.error(f"argument --{name.replace('_', '-')}: expected one argument")
         status = command(args)
-        sys.stdout.flush()
+        say("", "", flush=True)
     except KeyboardInterrupt:
         tell("interrupted")
         return 130

@@ -30,12 +30,13 @@ from microgpt._vector import Vector
 from microgpt.cli import Parser, printable, run, shorten, tell
 from microgpt.files import write_atomically
 from microgpt.graphs import Graph, Named, Names, as_graph
+from microgpt.initial import Initial
 from microgpt.model import GPT
 from microgpt.optim import Adam
+from microgpt.settings import GROUPS, Settings, flag_of
 from microgpt.signals import noted_signals
-from microgpt.tokenizer import CharTokenizer
-from microgpt.train_flags import GOES_ON, add_run_flags, flag_of, prepare_files, settle, way_on
-from microgpt.trainer import Settings
+from microgpt.tokenizer import Tokenizer, tokenizer_in
+from microgpt.train_flags import GOES_ON, add_run_flags, prepare_files, settle, way_on
 
 MAX_EDGES = 500_000  # of a page: its graph has the nodes nearest to the root, and all of their children
 MAX_NODES = 200_000
@@ -291,7 +292,7 @@ def packed(typecode: str, numbers: Any) -> str:
     return base64.b64encode(zlib.compress(stored.tobytes(), 9)).decode()
 
 
-def document_page(model: GPT, tokenizer: CharTokenizer, text: str, optimizer: Adam, note: str = "") -> Page:
+def document_page(model: GPT, tokenizer: Tokenizer, text: str, optimizer: Adam, note: str = "") -> Page:
     """Return the page of one training step on `text`: the model in the order of the data.
 
     Errors: ValueError for a character that the model does not know.
@@ -299,7 +300,7 @@ def document_page(model: GPT, tokenizer: CharTokenizer, text: str, optimizer: Ad
     tokens = tokenizer.encode(text)
     trace = model.trace(tokens)
     page = explore(trace.loss, trace.names, title=f"{text}: one training step", optimizer=optimizer)
-    letters = [*tokenizer.characters, BOS]
+    letters = [BOS if token == tokenizer.bos else tokenizer.text([token]) for token in range(tokenizer.vocab_size)]
     n = min(model.config.block_size, len(tokens) - 1)
     seen, wanted = ([letters[token] for token in some] for some in (tokens[:n], tokens[1 : n + 1]))
     names = [one["name"] for one in page._payload["maps"]]
@@ -338,11 +339,11 @@ def sections_of(names: Sequence[str], n_layer: int) -> list[dict[str, Any]]:
     return [{"title": title, "maps": [name for name in some if name in names]} for title, some in plan]
 
 
-def load(path: str) -> tuple[GPT, CharTokenizer, Adam, str]:
+def load(path: str) -> tuple[GPT, Tokenizer, Adam, str]:
     """Return model, tokenizer and optimizer of a file, and a sentence on the optimizer. OSError or ValueError as `GPT.load`."""
     tensors, metadata = checkpoint.read(path)
     with checkpoint.refusals(path):
-        tokenizer = CharTokenizer.from_checkpoint(metadata)
+        tokenizer = tokenizer_in(metadata)
         model = GPT.from_checkpoint(tensors, metadata)
         if model.config.vocab_size != tokenizer.vocab_size:
             raise ValueError(f"its model has {model.config.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}")
@@ -372,15 +373,14 @@ def build_parser() -> Parser:
         description="Watch a model train in the browser; or, of a MODEL, write a page on which every scalar of one training step "
         "can be clicked: one HTML file to open from disk.",
         epilog="With MODEL: --text and --save FILE.html. Without: the flags of a training run, which Ctrl-C ends.",
-        allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", nargs="?", help="the file that training saved")
     parser.add_argument("--text", metavar="TEXT", help="the document to compute loss and gradients of")
     parser.add_argument("--save", metavar="FILE", help="the HTML file to write; of a run, where to save it at the end")
     parser.add_argument("--resume", metavar="FILE", help=GOES_ON)
     parser.add_argument("--no-browser", action="store_true", help="only print the address of a run, open no browser")
-    add_run_flags(parser)
-    parser.set_defaults(save_every=None, log=None, plot=None, quiet=False)
+    add_run_flags(parser, [group for group in GROUPS if group != "samples"])
+    parser.set_defaults(save_every=None, save_best=None, log=None, plot=None, plot_log=False, quiet=False)
     return parser
 
 
@@ -391,7 +391,8 @@ def command(args: argparse.Namespace) -> int | None:
             raise ValueError("--text needs a MODEL, the file that training saved")
         return watch(args)
     settings = [flag_of(field.name) for field in fields(Settings) if hasattr(args, field.name)]
-    settings += [f"--{name}" for name in ("data", "dataset", "resume") if getattr(args, name) is not None]
+    given = [name for name in ("data", "dataset", "resume", "init_from") if getattr(args, name) is not None]
+    settings += map(flag_of, given)
     if settings:
         raise ValueError(f"{settings[0]} is for a run to watch, not for the page of a MODEL")
     if args.text is None or args.save is None:
@@ -419,9 +420,10 @@ def watch(args: argparse.Namespace) -> int:
     from microgpt.train import start
 
     saved = None if args.resume is None else resume.load(args.resume)
-    settings = settle(args, saved)
-    prepare_files(args)
-    trainer, source = start(args, settings, saved)
+    initial = None if args.init_from is None or saved is not None else Initial(args.init_from)
+    settings = settle(args, saved, initial)
+    known = prepare_files(args)
+    trainer, source = start(args, settings, saved, initial)
     session = Session(trainer)
     server = serve(session)
     tell(f"open {server.address} to watch; Ctrl-C ends the run")
@@ -439,7 +441,7 @@ def watch(args: argparse.Namespace) -> int:
             changed = "the learning rate was changed on the way, so the run cannot be resumed"
             tell(f"ended after step {step} of {settings.steps}; wrote {args.save}, the model alone: {changed}")
         else:
-            resume.save(args.save, trainer, source)
+            resume.save(args.save, trainer, source, known["save"])
             tell(
                 f"ended after step {step} of {settings.steps}; wrote {args.save}"
                 + ("" if trainer.finished else f"; {way_on(args)}")

@@ -6,16 +6,51 @@ import errno
 import os
 import stat
 from contextlib import suppress
-from os import PathLike
+from itertools import count
+from pathlib import Path
 
 
-def write_atomically(path: str | PathLike[str], content: bytes | bytearray) -> None:
+class FileReplacedError(OSError):
+    """Another process has written the file, or removed it, since this one last looked."""
+
+
+class Known:
+    """What stands at a path, as this process last saw or wrote it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.mark = mark_of(path)
+
+    def check(self) -> None:
+        """Raise FileReplacedError if it is another file by now. One that is gone is as good: nothing can be lost."""
+        mark = mark_of(self.path)
+        if mark not in (None, self.mark):
+            raise FileReplacedError(errno.EEXIST, "Another process has written this file meanwhile", os.fspath(self.path))
+
+
+def mark_of(path: str | Path) -> tuple[int, ...] | None:
+    """Return what tells the file from any other that stood or will stand at `path`, None if there is none."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def free_name(path: str) -> str:
+    """Return a name beside `path` that no file has, such as run-2.safetensors."""
+    stem, extension = os.path.splitext(path)
+    return next(name for i in count(2) if not os.path.lexists(name := f"{stem}-{i}{extension}"))
+
+
+def write_atomically(path: str | Path, content: bytes | bytearray, known: Known | None = None) -> None:
     """Replace the file `path` by one that holds `content`: at any moment, and after a crash, the old one or the new one is there.
 
     It is written under a temporary name in the same folder, synced, then renamed; only a kill in between leaves that second file,
-    .microgpt-*.tmp. A symbolic link stays one, and a file that is replaced hands on its permissions.
+    .microgpt-*.tmp. A symbolic link stays one, and a file that is replaced hands on its permissions. Where `known` is given, it
+    replaces nothing else, and knows the new file afterwards.
     Errors: OSError that names `path`, which is then as before: a missing or unwritable folder, a write-protected file, a full
-    disk, or a path that is no ordinary file.
+    disk, or a path that is no ordinary file; FileReplacedError where it is not the known one.
     """
     try:
         target, temporary = places(path)
@@ -28,18 +63,25 @@ def write_atomically(path: str | PathLike[str], content: bytes | bytearray) -> N
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            mark = mark_of(temporary)  # which it keeps under its new name
+            if known is not None:
+                known.check()
             os.replace(temporary, target)
+            if known is not None:
+                known.mark = mark
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary)
             raise
+    except FileReplacedError:
+        raise
     except OSError as error:
         # The temporary name would say nothing to whoever asked for `path`.
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     sync_folder(os.path.dirname(temporary))
 
 
-def check_writable(path: str | PathLike[str]) -> None:
+def check_writable(path: str | Path) -> None:
     """Raise OSError, as `write_atomically` would, unless the file `path` can be written. It stays as it is."""
     try:
         target, temporary = places(path)
@@ -51,7 +93,7 @@ def check_writable(path: str | PathLike[str]) -> None:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
-def places(path: str | PathLike[str]) -> tuple[str, str]:
+def places(path: str | Path) -> tuple[str, str]:
     """Return the file that `path` leads to, and a new name in its folder. OSError for an empty path."""
     target = os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
     if not target:
@@ -71,7 +113,7 @@ def replaceable_mode(path: str) -> int | None:
     return stat.S_IMODE(status.st_mode)
 
 
-def check_ordinary(path: str | PathLike[str], status: os.stat_result) -> None:
+def check_ordinary(path: str | Path, status: os.stat_result) -> None:
     """OSError unless `status`, that of `path`, is an ordinary file's: a device or pipe has no end and cannot be replaced."""
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from microgpt.explore import document_page
 from microgpt.graphs import Named
 from microgpt.sampler import generate
+from microgpt.text import Text
 from microgpt.trainer import Trainer
 
 BURST, BURST_PACE = 8, 5000  # so many steps between two looks at the clock, from this pace on
@@ -72,6 +73,7 @@ class Snapshot(NamedTuple):
     weights: array[float]
     m: array[float]
     v: array[float]
+    random: Any  # state of the run's generator
 
 
 class History:
@@ -99,7 +101,7 @@ class History:
         optimizer = self.trainer.optimizer
         weights = array("d", bytes(8 * len(optimizer.parameters)))
         optimizer.parameters.copy_data(weights)
-        self.snapshots[step] = Snapshot(weights, optimizer.m[:], optimizer.v[:])
+        self.snapshots[step] = Snapshot(weights, optimizer.m[:], optimizer.v[:], self.trainer.rng.getstate())
         if len(self.snapshots) > self.room:
             self.every *= 2
             self.snapshots = {at: kept for at, kept in self.snapshots.items() if (at - self.first) % self.every == 0}
@@ -113,11 +115,12 @@ class History:
         begun = max(at for at in self.snapshots if at <= step)
         again = twin_of(run)
         again.losses = run.losses[:begun]
-        weights, m, v = self.snapshots[begun]
+        weights, m, v, state = self.snapshots[begun]
+        again.rng.setstate(state)
         again.optimizer.parameters.data = weights.tolist()
         again.optimizer.m, again.optimizer.v, again.optimizer.steps = m[:], v[:], begun
         while len(again.losses) < step:
-            again.step()
+            again.train_step()
         return again
 
 
@@ -126,10 +129,20 @@ def twin_of(trainer: Trainer) -> Trainer:
     twin = copy.copy(trainer)
     twin.settings = replace(trainer.settings, validation=0.0, patience=None)
     twin.before_update = None
+    twin.rng = random.Random()
+    twin.rng.setstate(trainer.rng.getstate())
     twin.losses = trainer.losses[:]
     copied: list[Any] = [trainer.model, trainer.optimizer]
     twin._model, twin.optimizer = copy.deepcopy(copied)
     return twin
+
+
+def some_of(trainer: Trainer, count: int) -> list[str]:
+    """Return the first documents of a run, or of a text pieces as long as the block."""
+    if not isinstance(trainer.text, Text):
+        return trainer.text[:count]
+    size = trainer.model.config.block_size
+    return [trainer.text[i * size : (i + 1) * size] for i in range(min(count, len(trainer.text) // size))]
 
 
 class Session:
@@ -146,8 +159,8 @@ class Session:
         self.health: list[dict[str, Any]] = []
         self.samples: list[dict[str, str]] = []
         self.next_health = self.next_samples = 0.0
-        prompts = dict.fromkeys(["", *(document[:2] for document in trainer.documents[:20])])
-        self.prompts = [prompt for prompt in prompts if len(prompt) < trainer.config.block_size][:PROMPTS]
+        prompts = dict.fromkeys(["", *(document[:2] for document in some_of(trainer, 20))])
+        self.prompts = [prompt for prompt in prompts if len(prompt) < trainer.model.config.block_size][:PROMPTS]
         self.weights = array("f", bytes(4 * len(trainer.optimizer.parameters)))
         self.shapes = [(name, matrix.shape) for name, matrix in trainer.model.named_parameters()]
 
@@ -192,7 +205,7 @@ class Session:
         if self.trouble:
             return
         try:
-            self.trainer.step()
+            self.trainer.train_step()
             self.history.note()
         except (ArithmeticError, ValueError) as error:
             self.trouble = f"training diverged in step {len(self.trainer.losses) + 1}: {error}"
@@ -250,7 +263,7 @@ class Session:
             "finished": trainer.finished,
             "trouble": self.trouble,
             "pace": self.pace,
-            "rate": trainer.learning_rate(made),
+            "rate": trainer.rate_at(made),
             "changed": len(trainer.rates),
             "losses": len(losses),
             "validations": list(trainer.validations.items()),
@@ -290,7 +303,7 @@ class Session:
 
         twin.before_update = look
         try:
-            twin.step()
+            twin.train_step()
         except (ArithmeticError, ValueError):
             return self.health
         rows = []
@@ -308,11 +321,11 @@ class Session:
         trainer = self.trainer
         opened: dict[str, list[int]] = {}
         positions = 0
-        for document in trainer.documents[:WATCHED]:
+        for document in some_of(trainer, WATCHED):
             names: Mapping[str, Named] = trainer.model.trace(
-                trainer.tokenizer.encode(document[: trainer.config.block_size])
+                trainer.tokenizer.encode(document[: trainer.model.config.block_size])
             ).names
-            for i in range(trainer.config.n_layer):
+            for i in range(trainer.model.config.n_layer):
                 rows: Any = names[f"layer{i}.relu"]
                 counts = opened.setdefault(f"layer{i}.relu", [0] * rows.shape[1])
                 for row in rows.data:
@@ -334,9 +347,10 @@ class Session:
     def graph_at(self, step: int) -> bytes:
         """Return the graph of the step that follows on `step` steps, of its first document, for the page."""
         again = self.history.at(step)
-        document = again.batch(step)[0][: again.config.block_size]
+        tokens = again.batches.batch(step, again.rng)[0]
+        document = again.tokenizer.decode(tokens)[: again.model.config.block_size]
         optimizer = again.optimizer
-        optimizer.learning_rate = again.learning_rate(step)
+        optimizer.learning_rate = again.rate_at(step)
         rate = f"the learning rate {optimizer.learning_rate:g}"
         note = f"Step {step + 1} of the run, on its first document. The update is Adam's, at {rate}."
         return json.dumps(document_page(again.model, again.tokenizer, document, optimizer, note)._payload).encode()

@@ -8,18 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import chain
 from operator import index
-from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import microgpt
-from microgpt._functions import attention, cross_entropy, relu, rmsnorm
+from microgpt import checkpoint
+from microgpt._functions import attention, cross_entropy, log, relu, rmsnorm, softmax
 from microgpt._matrix import Matrix, Rows
+from microgpt._no_grad import no_grad
 from microgpt._value import Value
 from microgpt._vector import Vector
-from microgpt.tokenizer import CharTokenizer
+from microgpt.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from microgpt.checkpoint import Tensor
     from microgpt.tracing import Trace
 
 MODEL_MATRICES = ("wte", "wpe", "lm_head")
@@ -69,6 +69,26 @@ class GPTConfig:
 
 
 Cache = list[tuple[list[Rows], list[Rows]]]  # keys and values of each layer, of the tokens of each call of `forward` in turn
+
+
+class Dropout:
+    """Sets a share of the numbers that pass through to 0 and scales the others up, so that the mean stays: `dropout(x)`.
+
+    `share`: of the numbers, at least 0 and below 1. `rng` draws one number for each, row by row.
+    Source: Srivastava et al. 2014.
+    """
+
+    def __init__(self, share: float, rng: random.Random) -> None:
+        if not 0 <= share < 1:
+            raise ValueError(f"the share of dropout must be at least 0 and below 1, got {share}")
+        self.share = share
+        self.rng = rng
+
+    def __call__(self, x: Rows) -> Rows:
+        """Return x with some numbers 0. Shape: [n][width] -> [n][width]."""
+        rows, columns = x.shape
+        draw, share, scale = self.rng.random, self.share, 1 / (1 - self.share)
+        return x * [[0.0 if draw() < share else scale for _ in range(columns)] for _ in range(rows)]
 
 
 class Layer:
@@ -148,13 +168,17 @@ class GPT:
         """Return the empty keys and values to start a document with."""
         return [([], []) for _ in self.layers]
 
-    def forward(self, tokens: Sequence[int], position: int, cache: Cache) -> Rows:
+    def forward(self, tokens: Sequence[int], position: int, cache: Cache, dropout: Dropout | None = None) -> Rows:
         """Return the logits of the token after each of `tokens`, which stand at `position` and on.
 
         Add the keys and values of the tokens to `cache`, which has those of the positions before. Shape: [tokens][vocab_size].
+        `dropout` is applied to the embeddings, and to what each attention and MLP adds to them.
         Errors: IndexError for a token or position that the model does not have; ValueError for no tokens, or the cache of another
         model.
         """
+        return self.lm_head @ self._residual(tokens, position, cache, dropout)
+
+    def _residual(self, tokens: Sequence[int], position: int, cache: Cache, dropout: Dropout | None = None) -> Rows:
         tokens = list(tokens)
         if not tokens:
             raise ValueError("forward needs at least one token, got none")
@@ -167,14 +191,17 @@ class GPT:
             self._check_layers()
             raise ValueError(f"the cache of this model has {len(self.layers)} layers, got {len(cache)}")
         n_head = self.config.n_head
-        x = rmsnorm(self.wte[tokens] + self.wpe[position:end])
+        x = self.wte[tokens] + self.wpe[position:end]
+        x = rmsnorm(x if dropout is None else dropout(x))
         for layer, (keys, values) in zip(self.layers, cache):  # noqa: B905  # strict=True takes 0.2 us
             h = rmsnorm(x)
             keys.append(layer.attn_wk @ h)
             values.append(layer.attn_wv @ h)
-            x = layer.attn_wo @ attention(layer.attn_wq @ h, keys, values, n_head) + x
-            x = layer.mlp_fc2 @ relu(layer.mlp_fc1 @ rmsnorm(x)) + x
-        return self.lm_head @ x
+            added = layer.attn_wo @ attention(layer.attn_wq @ h, keys, values, n_head)
+            x = (added if dropout is None else dropout(added)) + x
+            added = layer.mlp_fc2 @ relu(layer.mlp_fc1 @ rmsnorm(x))
+            x = (added if dropout is None else dropout(added)) + x
+        return x
 
     def logits(self, token: int, position: int, cache: Cache) -> Vector:
         """Return the logits of the token that follows `token`, and add its keys and values to `cache`.
@@ -183,16 +210,40 @@ class GPT:
         """
         return self.forward([token], position, cache)[0]
 
-    def loss(self, tokens: Sequence[int]) -> Value:
+    def next_logits(self, tokens: Sequence[int], position: int = 0, cache: Cache | None = None) -> Vector:
+        """Return the logits of the token after the last of `tokens`, as `forward` does, without a graph, in `cache` neither.
+
+        Shape: [vocab_size]. Errors: as `forward`.
+        """
+        if cache is None:
+            # A graph that is dropped at once, not no_grad: the tape would look for what is dead in the middle of each window, and
+            # take four times as long at 4 layers of width 64.
+            return (self.lm_head @ self._residual(tokens, position, self.new_cache())[-1]).detach()
+        with no_grad():
+            return self.lm_head @ self._residual(tokens, position, cache)[-1]
+
+    def loss(self, tokens: Sequence[int], *, label_smoothing: float = 0.0, dropout: Dropout | None = None) -> Value:
         """Return the mean cross entropy of the tokens after the first, in nats, over at most block_size positions.
 
+        `label_smoothing`: the share of each target that is spread evenly over all tokens. `dropout`: as of `forward`.
         Errors: ValueError for fewer than two tokens; IndexError for a token that the model does not have.
         """
         n = min(self.config.block_size, len(tokens) - 1)
         if n < 1:
             raise ValueError(f"a loss needs at least two tokens, got {len(tokens)}")
-        logits = self.forward(tokens[:n], 0, self.new_cache())
-        return (1 / n) * cross_entropy(logits, tokens[1 : n + 1]).sum()
+        logits = self.forward(tokens[:n], 0, self.new_cache(), dropout)
+        targets = tokens[1 : n + 1]
+        losses = smoothed(logits, targets, label_smoothing) if label_smoothing else cross_entropy(logits, targets)
+        return (1 / n) * losses.sum()
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}={size}" for name, size in vars(self.config).items())
+        return f"<GPT {sizes}: {self.n_parameters:,} parameters>"
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters, those of a shared matrix once."""
+        return sum(rows * columns for rows, columns in (matrix.shape for matrix in self.own_matrices().values()))
 
     def trace(self, tokens: Sequence[int]) -> Trace:
         """Return the loss of `tokens`, as `loss` computes it, with the names of all that is computed on the way.
@@ -203,47 +254,47 @@ class GPT:
 
         return trace(self, tokens)
 
-    def save(self, path: str | PathLike[str], tokenizer: CharTokenizer | None = None) -> None:
-        """Write the weights, the sizes and, where given, the vocabulary to a safetensors file, which is replaced whole.
+    def save(self, path: str | Path, tokenizer: Tokenizer | None = None) -> None:
+        """Write the weights, the sizes and, where given, the tokenizer to a safetensors file, which is replaced whole.
 
         A shared matrix is written once, under the first of its names.
         Errors: ValueError if `tokenizer` is that of another model; OSError if the file cannot be written.
         """
-        microgpt.checkpoint.write(path, *self.to_checkpoint(tokenizer))
+        checkpoint.write(path, *self.to_checkpoint(tokenizer))
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> GPT:
+    def load(cls, path: str | Path) -> GPT:
         """Return the model that `save` or the training command wrote, every weight as it was.
 
-        `CharTokenizer.load` returns the tokenizer beside it.
+        `Tokenizer.load` returns the tokenizer beside it.
         Errors: OSError if the file cannot be read; ValueError, `path` in it, unless it is whole and holds a GPT.
         """
-        tensors, metadata = microgpt.checkpoint.read(path)
-        with microgpt.checkpoint.refusals(path):
+        tensors, metadata = checkpoint.read(path)
+        with checkpoint.refusals(path):
             return cls.from_checkpoint(tensors, metadata)
 
-    def to_checkpoint(self, tokenizer: CharTokenizer | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def to_checkpoint(self, tokenizer: Tokenizer | None = None) -> tuple[dict[str, checkpoint.Tensor], dict[str, Any]]:
         """Return the tensors and metadata that `save` writes. ValueError if `tokenizer` is that of another model."""
         metadata: dict[str, Any] = {"config": asdict(self.config)}
         if tokenizer is not None:
             if tokenizer.vocab_size != self.config.vocab_size:
                 raise ValueError(f"the model has {self.config.vocab_size} tokens, the tokenizer {tokenizer.vocab_size}")
-            metadata["characters"] = tokenizer.characters
+            metadata |= tokenizer.to_checkpoint()
         matrices = self.state_dict()
         first = first_names(matrices)
         shared = {name: first[matrix] for name, matrix in matrices.items() if name != first[matrix]}
         if shared:
             metadata["shared"] = shared
-        tensors: dict[str, Tensor] = {
+        tensors: dict[str, checkpoint.Tensor] = {
             name: (matrix.shape, array("d", chain.from_iterable(matrix.data))) for matrix, name in first.items()
         }
         return tensors, metadata
 
-    @classmethod
-    def from_checkpoint(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> GPT:
-        """Return the model in what `checkpoint.read` returned.
+    @staticmethod
+    def check_checkpoint(tensors: Mapping[str, checkpoint.Tensor], metadata: Mapping[str, Any]) -> None:
+        """Raise ValueError unless what `checkpoint.read` returned makes one GPT. Nothing is built.
 
-        Of other tensors it may hold those named adam. and training. and so on. ValueError if they do not make one GPT.
+        Of other tensors it may hold those named adam. and training. and so on.
         """
         config = config_of(metadata)
         shared = shared_of(metadata)
@@ -258,21 +309,39 @@ class GPT:
         unknown += sorted(shared.keys() - shapes.keys())
         if unknown:
             raise ValueError(f"the GPT of its sizes has no {unknown[0]}")
-        matrices: dict[str, Matrix] = {}
+        before = set()
         for name, shape in shapes.items():
             if name in shared:
-                if name in tensors or shared[name] not in matrices or shapes[shared[name]] != shape:
+                if name in tensors or shared[name] not in before or shapes[shared[name]] != shape:
                     raise ValueError(f"{name} cannot be shared with {shared[name]}: that must come before it and have its shape")
-                matrices[name] = matrices[shared[name]]
-                continue
-            if name not in tensors:
+            elif name not in tensors:
                 raise ValueError(f"{name} is missing")
-            if tensors[name][0] != shape:
+            elif tensors[name][0] != shape:
                 raise ValueError(f"{name} must have shape {shape}, it has {tensors[name][0]}")
-            matrices[name] = Matrix(rows_of(*tensors[name]))
+            before.add(name)
+
+    @classmethod
+    def from_checkpoint(cls, tensors: Mapping[str, checkpoint.Tensor], metadata: Mapping[str, Any]) -> GPT:
+        """Return the model in what `checkpoint.read` returned. ValueError as `check_checkpoint`."""
+        cls.check_checkpoint(tensors, metadata)
+        config, shared = config_of(metadata), shared_of(metadata)
+        matrices: dict[str, Matrix] = {}
+        for name in config.shapes:
+            matrices[name] = matrices[shared[name]] if name in shared else Matrix(rows_of(*tensors[name]))
         model = cls.__new__(cls)
         model._hold(config, matrices)
         return model
+
+
+def smoothed(logits: Rows, targets: Sequence[int], smoothing: float) -> Vector:
+    """Return the cross entropy with targets of which a share is spread evenly over all tokens.
+
+    Shape: [n][vocab_size], [n] -> [n]. Source: Szegedy et al. 2016.
+    """
+    share = smoothing / len(logits[0])
+    return Vector(
+        [-(row[target] * (1 - smoothing) + row.sum() * share) for row, target in zip(log(softmax(logits)), targets, strict=True)]
+    )
 
 
 def whole(name: str, size: Any) -> int:

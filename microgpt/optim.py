@@ -128,6 +128,10 @@ class Adam:
         self._set_numbers(*(state[name] for name in ("learning_rate", "betas", "eps", "weight_decay")))
         self.m, self.v, self.steps = m, v, steps
 
+    def __repr__(self) -> str:
+        numbers = ", ".join(f"{name}={getattr(self, name)}" for name in ("learning_rate", "betas", "eps", "weight_decay"))
+        return f"<Adam of {len(self.parameters):,} parameters after {self.steps} steps: {numbers}>"
+
     def __getstate__(self) -> dict[str, Any]:
         """Copy and pickle the optimizer with its parameters: those of a model that is copied along are the copied model's."""
         return {**vars(self), "parameters": holders(self.parameters)}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import dataclass
 
 MAX_COUNT = 2**31 - 1  # of steps, samples and sizes
 
 
+@dataclass(frozen=True)
 class Whole:
     """The whole numbers from `low` to `high`: `value in Whole(1)`. True and 2.0 are none of them."""
 
-    def __init__(self, low: int, high: int = MAX_COUNT) -> None:
-        self.low, self.high = low, high
+    low: int
+    high: int = MAX_COUNT
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
@@ -25,36 +27,39 @@ class Whole:
         return int(text)
 
 
+@dataclass(frozen=True)
 class Real:
-    """The finite numbers of at least `low`, or above it where exclusive, and below `below`; 0 too where or_zero."""
+    """The finite numbers of at least `low`, or above it where exclusive, below `below` and up to `most`; 0 too where or_zero."""
 
-    def __init__(self, low: float, below: float = math.inf, *, exclusive: bool = False, or_zero: bool = False) -> None:
-        self.low, self.below, self.exclusive, self.or_zero = low, below, exclusive, or_zero
+    low: float
+    below: float = math.inf
+    most: float = sys.float_info.max  # a whole number can be below infinity and yet too large for a float
+    exclusive: bool = False
+    or_zero: bool = False
 
     def __contains__(self, value: object) -> bool:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             return False
         enough = value > self.low if self.exclusive else value >= self.low
-        # A whole number can be below infinity and yet too large for a float.
-        return (enough and value < self.below and value <= sys.float_info.max) or (self.or_zero and value == 0)
+        return (enough and value < self.below and value <= self.most) or (self.or_zero and value == 0)
 
     def __str__(self) -> str:
         zero = "0 or " if self.or_zero else ""
-        kind = "a finite number" if self.below == math.inf else "a number"
+        high = "" if self.most == sys.float_info.max else f" and at most {self.most:g}"
+        high += "" if self.below == math.inf else f" and below {self.below:g}"
         low = f"{'above' if self.exclusive else 'of at least'} {self.low:g}"
-        below = "" if self.below == math.inf else f" and below {self.below:g}"
-        return f"{zero}{kind} {low}{below}"
+        return f"{zero}{'a number' if high else 'a finite number'} {low}{high}"
 
     def parse(self, text: str) -> float:
         """Return the number that `text` gives, in the range or not. ValueError if it gives none."""
         return float(text)
 
 
+@dataclass(frozen=True)
 class OneOf:
     """One of some words."""
 
-    def __init__(self, words: tuple[str, ...]) -> None:
-        self.words = words
+    words: tuple[str, ...]
 
     def __contains__(self, value: object) -> bool:
         return value in self.words
@@ -63,4 +68,28 @@ class OneOf:
         return "one of " + ", ".join(self.words)
 
 
-Range = Whole | Real | OneOf
+class Words:
+    """Any text of at least one character."""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, str) and value != ""
+
+    def __str__(self) -> str:
+        return "a text that is not empty"
+
+    def parse(self, text: str) -> str:
+        """Return `text`."""
+        return text
+
+
+class Switch:
+    """True or False."""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, bool)
+
+    def __str__(self) -> str:
+        return "true or false"
+
+
+Range = Whole | Real | OneOf | Words | Switch

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 __all__ = [
@@ -486,6 +487,12 @@ def cross_entropy(logits: Sequence[Value], target: int) -> Value:
     return -softmax(logits)[target].log()
 
 
+def smoothed_cross_entropy(logits: Sequence[Value], target: int, smoothing: float) -> Value:
+    """The cross entropy with a target of which a share is spread evenly over all tokens."""
+    logs = [p.log() for p in softmax(logits)]
+    return -(logs[target] * (1 - smoothing) + total(logs) * (smoothing / len(logs)))
+
+
 def attention(
     query: Sequence[Value], keys: Sequence[Sequence[Value]], values: Sequence[Sequence[Value]], n_head: int
 ) -> list[Value]:
@@ -527,38 +534,69 @@ class GPT:
             self.state_dict[f"layer{i}.mlp_fc2"] = matrix(n_embd, 4 * n_embd)
 
     def parameters(self) -> list[Value]:
-        return [p for matrix in self.state_dict.values() for row in matrix for p in row]
+        """Every parameter once: lm_head may be wte."""
+        matrices = {id(matrix): matrix for matrix in self.state_dict.values()}
+        return [p for matrix in matrices.values() for row in matrix for p in row]
 
     def new_cache(self) -> list[tuple[list[list[Value]], list[list[Value]]]]:
         """Empty keys and values of each layer."""
         return [([], []) for _ in range(self.n_layer)]
 
-    def logits(self, token: int, position: int, cache: list[tuple[list[list[Value]], list[list[Value]]]]) -> list[Value]:
-        """The logits of the token after `token`, given what `cache` holds of the tokens before."""
+    def logits(
+        self,
+        token: int,
+        position: int,
+        cache: list[tuple[list[list[Value]], list[list[Value]]]],
+        masks: Sequence[Sequence[Sequence[float]]] = (),
+    ) -> list[Value]:
+        """The logits of the token after `token`, given what `cache` holds of those before. `masks`: as of `dropout_masks`."""
+
+        def drop(x: list[Value], place: int) -> list[Value]:
+            return [xi * m for xi, m in zip(x, masks[place][position], strict=True)] if masks else x
+
         w = self.state_dict
         x = [t + p for t, p in zip(w["wte"][token], w["wpe"][position], strict=True)]
-        x = rmsnorm(x)
+        x = rmsnorm(drop(x, 0))
         for i, (keys, values) in enumerate(cache):
             residual = x
             x = rmsnorm(x)
             query = linear(x, w[f"layer{i}.attn_wq"])
             keys.append(linear(x, w[f"layer{i}.attn_wk"]))
             values.append(linear(x, w[f"layer{i}.attn_wv"]))
-            x = linear(attention(query, keys, values, self.n_head), w[f"layer{i}.attn_wo"])
+            x = drop(linear(attention(query, keys, values, self.n_head), w[f"layer{i}.attn_wo"]), 2 * i + 1)
             x = [a + b for a, b in zip(x, residual, strict=True)]
             residual = x
             x = rmsnorm(x)
             x = [xi.relu() for xi in linear(x, w[f"layer{i}.mlp_fc1"])]
-            x = linear(x, w[f"layer{i}.mlp_fc2"])
+            x = drop(linear(x, w[f"layer{i}.mlp_fc2"]), 2 * i + 2)
             x = [a + b for a, b in zip(x, residual, strict=True)]
         return linear(x, w["lm_head"])
 
-    def loss(self, tokens: Sequence[int]) -> Value:
+    def loss(
+        self, tokens: Sequence[int], label_smoothing: float = 0.0, dropout: float = 0.0, rng: random.Random | None = None
+    ) -> Value:
         """The mean cross entropy of the tokens after the first, in nats, over at most block_size positions."""
         n = min(self.block_size, len(tokens) - 1)
         cache = self.new_cache()
-        losses = [cross_entropy(self.logits(tokens[i], i, cache), tokens[i + 1]) for i in range(n)]
+        masks = self.dropout_masks(n, dropout, rng) if rng else ()
+        losses = []
+        for i in range(n):
+            logits = self.logits(tokens[i], i, cache, masks)
+            losses.append(
+                smoothed_cross_entropy(logits, tokens[i + 1], label_smoothing)
+                if label_smoothing
+                else cross_entropy(logits, tokens[i + 1])
+            )
         return (1 / n) * total(losses)
+
+    def dropout_masks(self, n: int, dropout: float, rng: random.Random) -> list[list[list[float]]]:
+        """What the embeddings of n positions, and what attentions and MLPs add to them, are multiplied with: 0 or 1 / (1 - p)."""
+        width = len(self.state_dict["wte"][0])
+        scale = 1 / (1 - dropout)
+        return [
+            [[0.0 if rng.random() < dropout else scale for _ in range(width)] for _ in range(n)]
+            for _ in range(1 + 2 * self.n_layer)
+        ]
 
 
 class Adam:
@@ -611,16 +649,48 @@ class Run(NamedTuple):
     """What a training run leaves."""
 
     model: GPT
-    characters: str
+    characters: str | None  # None: tokens are bytes
     losses: list[float]
     samples: list[str]
-    validations: dict[int, float]  # mean loss of the held-out documents, by the steps made
+    validations: dict[int, float]  # mean loss of the held-out text, by the steps made
 
 
-def mean_loss(model: GPT, documents: Sequence[str], characters: str) -> Value:
-    """The mean of the documents' losses."""
-    bos = len(characters)
-    losses = [model.loss([bos, *(characters.index(c) for c in document), bos]) for document in documents]
+def encode(text: str, characters: str | None) -> list[int]:
+    """The places of the characters in the vocabulary, or the bytes."""
+    return list(text.encode()) if characters is None else [characters.index(c) for c in text]
+
+
+def decode(tokens: Sequence[int], characters: str | None) -> str:
+    return bytes(tokens).decode(errors="replace") if characters is None else "".join(characters[token] for token in tokens)
+
+
+def bos_of(characters: str | None) -> int:
+    return 256 if characters is None else len(characters)
+
+
+def windows_of(tokens: Sequence[int], block_size: int) -> list[Sequence[int]]:
+    """All of the tokens, in pieces of block_size predictions, the last one of what is left."""
+    return [tokens[start : start + block_size + 1] for start in range(0, len(tokens) - 1, block_size)]
+
+
+def spread_windows(tokens: Sequence[int], block_size: int, most: int = 200) -> list[Sequence[int]]:
+    """Windows of block_size predictions, one after the other, or `most` of them at even distances."""
+    room = len(tokens) - 1 - block_size
+    count = min(most, 1 + room // block_size)
+    starts = [i * room // max(1, count - 1) for i in range(count)]
+    return [tokens[start : start + block_size + 1] for start in starts]
+
+
+def mean_loss(
+    model: GPT,
+    batch: Sequence[Sequence[int]],
+    label_smoothing: float = 0.0,
+    dropout: float = 0.0,
+    seeds: Sequence[int] | None = None,
+) -> Value:
+    """The mean of the losses; `seeds`: of the dropout of each."""
+    rngs = [random.Random(seed) for seed in seeds] if seeds else [None] * len(batch)
+    losses = [model.loss(tokens, label_smoothing, dropout, rng) for tokens, rng in zip(batch, rngs, strict=True)]
     return (1 / len(losses)) * total(losses)
 
 
@@ -637,78 +707,176 @@ def scheduled(schedule: str, learning_rate: float, step: int, steps: int, warmup
 
 
 def train(
-    documents: Sequence[str],
+    text: Sequence[str] | str,
     *,
     steps: int = 1000,
     seed: int = 42,
+    format: str = "lines",
+    long: str = "cut",
+    tokenizer: str = "characters",
     n_layer: int = 1,
     n_embd: int = 16,
     n_head: int = 4,
     block_size: int = 16,
+    tie_weights: bool = False,
     learning_rate: float = 0.01,
     schedule: str = "linear",
     warmup: int = 0,
     batch_size: int = 1,
     weight_decay: float = 0.0,
     clip_grad: float | None = None,
+    dropout: float = 0.0,
+    label_smoothing: float = 0.0,
     validation: float = 0.0,
     validation_every: int = 100,
     patience: int | None = None,
     temperature: float = 0.5,
     samples: int = 20,
+    initial: tuple[GPT, str] | None = None,
+    phases: Sequence[tuple[int, int, float]] = (),
 ) -> Run:
-    """Train on the next batch in each step, then draw samples: all that `python -m microgpt.train` does."""
+    """Train on the next batch in each step, then draw samples: all that `python -m microgpt.train` does.
+
+    `text`: documents, or one text where the format is "text". `initial`: the model to start from, and its vocabulary.
+    `phases`: from which step on which number of steps and which learning rate decide the rates.
+    """
     rng = random.Random(seed)
-    documents = list(documents)
-    rng.shuffle(documents)
-    characters = "".join(sorted(set("".join(documents))))
-    held_out = max(1, round(validation * len(documents))) if validation else 0
-    documents, held_out_documents = documents[: len(documents) - held_out], documents[len(documents) - held_out :]
-    model = GPT(len(characters) + 1, rng, n_layer=n_layer, n_embd=n_embd, n_head=n_head, block_size=block_size)
+    documents: Sequence[str] = [text] if isinstance(text, str) else list(text)
+    known = initial[1] if initial else ""
+    characters = None if tokenizer == "bytes" else "".join(sorted({*known, *"".join(documents)}))
+    bos = bos_of(characters)
+    training: list[Sequence[int]] = []
+    held_out: list[Sequence[int]] = []
+    batch: list[Sequence[int]]
+    if format == "text":
+        stream = encode(documents[0], characters)
+        n_training = len(stream) - (max(block_size + 1, round(validation * len(stream))) if validation else 0)
+        held_out = spread_windows(stream[n_training:], block_size) if validation else []
+    else:
+        rng.shuffle(documents)  # type: ignore[arg-type]
+        n_training = len(documents) - (max(1, round(validation * len(documents))) if validation else 0)
+        encoded = [[bos, *encode(document, characters), bos] for document in documents]
+        parts = [windows_of(tokens, block_size) if long == "windows" else [tokens] for tokens in encoded]
+        training = [tokens for part in parts[:n_training] for tokens in part]
+        held_out = [tokens for part in parts[n_training:] for tokens in part][:200]
+    sizes = {"n_layer": n_layer, "n_embd": n_embd, "n_head": n_head, "block_size": block_size}
+    if initial is None:
+        model = GPT(bos + 1, rng, **sizes)
+    else:
+        model = GPT(bos + 1, random.Random(), **sizes)
+        copy_weights(*initial, model, characters or "", rng)
+    if tie_weights:
+        model.state_dict["lm_head"] = model.state_dict["wte"]
     optimizer = Adam(model.parameters(), learning_rate, weight_decay=weight_decay)
     losses = []
     validations: dict[int, float] = {}
     for step in range(steps):
-        batch = [documents[(step * batch_size + i) % len(documents)] for i in range(batch_size)]
-        loss = mean_loss(model, batch, characters)
+        if format == "text":
+            starts = [rng.randrange(n_training - block_size) for _ in range(batch_size)]
+            batch = [stream[start : start + block_size + 1] for start in starts]
+        else:
+            batch = [training[(step * batch_size + i) % len(training)] for i in range(batch_size)]
+        seeds = [rng.getrandbits(64) for _ in batch] if dropout else None
+        loss = mean_loss(model, batch, label_smoothing, dropout, seeds)
         loss.backward()
         if clip_grad is not None:
             optimizer.clip_grad_norm(clip_grad)
-        optimizer.step(scheduled(schedule, learning_rate, step, steps, warmup))
+        _, of, rate = max((phase for phase in phases if phase[0] <= step), default=(0, steps, learning_rate))
+        optimizer.step(scheduled(schedule, rate, step, of, warmup))
         losses.append(loss.data)
-        if held_out and ((step + 1) % validation_every == 0 or step + 1 == steps):
-            validations[step + 1] = mean_loss(model, held_out_documents[:200], characters).data
+        if validation and ((step + 1) % validation_every == 0 or step + 1 == steps):
+            validations[step + 1] = mean_loss(model, held_out).data
             best = min(validations.values())
             if patience is not None and len(validations) - 1 - list(validations.values()).index(best) >= patience:
                 break
-    return Run(model, characters, losses, [generate(model, characters, rng, temperature) for _ in range(samples)], validations)
+    if format == "text":
+        made = [generate_text(model, characters, rng, block_size, temperature) for _ in range(samples)]
+    else:
+        made = [generate(model, characters, rng, temperature) for _ in range(samples)]
+    return Run(model, characters, losses, made, validations)
+
+
+def copy_weights(old: GPT, known: str, model: GPT, characters: str, rng: random.Random) -> None:
+    """Give `model` the weights of another one, whose vocabulary is `known`, and to its other characters new ones."""
+    for name, matrix in model.state_dict.items():
+        if name == "lm_head" and old.state_dict["lm_head"] is old.state_dict["wte"]:
+            continue
+        rows: Iterable[int | None] = range(len(matrix))
+        if name in ("wte", "lm_head"):
+            rows = [known.index(c) if c in known else None for c in characters] + [len(known)]
+        for row, of in zip(matrix, rows, strict=True):
+            for i, p in enumerate(row):
+                p.data = rng.gauss(0, 0.08) if of is None else old.state_dict[name][of][i].data
+
+
+def evaluate(model: GPT, windows: Iterable[Sequence[int]]) -> tuple[float, int]:
+    """The sum of the cross entropies of all tokens after the first of each window, in nats, and how many they are."""
+    nats, count = 0.0, 0
+    for tokens in windows:
+        cache = model.new_cache()
+        logits = [model.logits(token, i, cache) for i, token in enumerate(tokens[:-1])]
+        nats += total(map(cross_entropy, logits, tokens[1:])).data
+        count += len(tokens) - 1
+    return nats, count
+
+
+def next_token(logits: Sequence[Value], rng: random.Random, temperature: float, top_k: int | None, top_p: float | None) -> int:
+    """Draw the token that follows."""
+    tokens = range(len(logits))
+    if temperature == 0:
+        return max(tokens, key=lambda i: logits[i].data)
+    weights = [p.data for p in softmax([z / temperature for z in logits])]
+    best = sorted(tokens, key=lambda i: -weights[i])[:top_k]
+    if top_p is not None:
+        sums = list(accumulate(weights[i] for i in best))
+        best = best[: 1 + next((n for n, so_far in enumerate(sums) if so_far >= top_p), len(best))]
+    return rng.choices(tokens, weights=[weights[i] if i in best else 0.0 for i in tokens])[0]
+
+
+def logits_after(model: GPT, tokens: Sequence[int]) -> list[Value]:
+    """The logits after the last of the tokens, of which the model sees as many as it has positions for."""
+    seen = tokens[-model.block_size :]
+    cache = model.new_cache()
+    return [model.logits(token, i, cache) for i, token in enumerate(seen)][-1]
 
 
 def generate(
     model: GPT,
-    characters: str,
+    characters: str | None,
     rng: random.Random,
     temperature: float = 0.5,
     top_k: int | None = None,
     prompt: str = "",
     max_length: int | None = None,
+    top_p: float | None = None,
+    stop: str | None = None,
 ) -> str:
-    """Draw one document, from BOS and the prompt until BOS, or max_length or block_size characters."""
-    bos = len(characters)
-    tokens = [bos, *(characters.index(c) for c in prompt)]
-    cache = model.new_cache()
-    for position in range(max_length or model.block_size):
-        logits = model.logits(tokens[position], position, cache)
-        if position < len(prompt):
-            continue
-        if temperature == 0:
-            token = max(range(bos + 1), key=lambda i: logits[i].data)
-        else:
-            weights = [p.data for p in softmax([z / temperature for z in logits])]
-            best = sorted(range(bos + 1), key=lambda i: -weights[i])[:top_k]
-            weights = [weights[i] if i in best else 0.0 for i in range(bos + 1)]
-            token = rng.choices(range(bos + 1), weights=weights)[0]
+    """Draw one document, from BOS and the prompt until BOS, `stop`, or max_length characters or block_size tokens."""
+    bos = bos_of(characters)
+    given = [bos, *encode(prompt, characters)]
+    tokens = list(given)
+    text = ""
+    while len(text) < max_length - len(prompt) if max_length else len(tokens) <= model.block_size:
+        token = next_token(logits_after(model, tokens), rng, temperature, top_k, top_p)
         if token == bos:
             break
         tokens.append(token)
-    return "".join(characters[token] for token in tokens[1:])
+        text = decode(tokens[len(given) :], characters)
+        if stop and stop in text:
+            return prompt + text.partition(stop)[0]
+    return prompt + text
+
+
+def generate_text(
+    model: GPT, characters: str | None, rng: random.Random, length: int, temperature: float = 0.5, prompt: str = ""
+) -> str:
+    """Draw `length` tokens of a text that has no BOS, after the prompt, or after a line end."""
+    bos = bos_of(characters)
+    start = prompt or "\n"
+    tokens = encode(start, characters) if characters is None or set(start) <= set(characters) else [0]
+    given = len(tokens)
+    for _ in range(length):
+        logits = logits_after(model, tokens)
+        logits[bos] = Value(min(z.data for z in logits) - 1e6)
+        tokens.append(next_token(logits, rng, temperature, None, None))
+    return decode(tokens[given:], characters)

@@ -6,97 +6,86 @@ import math
 import random
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from microgpt._value import Value
-from microgpt.model import GPT, GPTConfig
+from microgpt.batches import batches_of
+from microgpt.data import characters_of
+from microgpt.initial import Initial
+from microgpt.model import GPT, Dropout, GPTConfig
 from microgpt.optim import Adam
-from microgpt.ranges import OneOf, Range, Real, Whole
-from microgpt.sampler import MIN_TEMPERATURE
-from microgpt.schedule import SCHEDULES, learning_rate
-from microgpt.tokenizer import CharTokenizer
-
-MAX_VALIDATED = 200  # documents a validation looks at: it then costs about as much as 50 steps of training
-SEED = Whole(0, 2**64 - 1)
-TEMPERATURE = Real(MIN_TEMPERATURE, or_zero=True)
+from microgpt.schedule import learning_rate
+from microgpt.settings import Settings
+from microgpt.text import Documents, Text
+from microgpt.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 
 
-def setting(default: Any, allowed: Range) -> Any:
-    """Return a field of Settings whose values are those in `allowed`, and None if that is the default."""
-    return field(default=default, metadata={"allowed": allowed})
+class Phase(NamedTuple):
+    """From `start` on, counted from 0, the rates are those of a run of `steps` with the highest rate `learning_rate`."""
+
+    start: int
+    steps: int
+    learning_rate: float
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What decides the numbers of a run, beside its documents. The flags of the training command tell what each one means.
+class Snapshot(NamedTuple):
+    """A run as it was."""
 
-    Errors: ValueError for a value that is not allowed, from whatever file, flag or call it comes.
-    """
-
-    steps: int = setting(1000, Whole(1))
-    seed: int = setting(42, SEED)
-    n_layer: int = setting(GPTConfig.n_layer, Whole(1))
-    n_embd: int = setting(GPTConfig.n_embd, Whole(1))
-    n_head: int = setting(GPTConfig.n_head, Whole(1))
-    block_size: int = setting(GPTConfig.block_size, Whole(1))
-    batch_size: int = setting(1, Whole(1))
-    learning_rate: float = setting(0.01, Real(0, exclusive=True))
-    schedule: str = setting("linear", OneOf(SCHEDULES))
-    warmup: int = setting(0, Whole(0))
-    weight_decay: float = setting(0.0, Real(0))
-    clip_grad: float | None = setting(None, Real(0, exclusive=True))
-    validation: float = setting(0.0, Real(0, below=1))
-    validation_every: int = setting(100, Whole(1))
-    patience: int | None = setting(None, Whole(1))
-    temperature: float = setting(0.5, TEMPERATURE)
-    samples: int = setting(20, Whole(0))
-
-    def __post_init__(self) -> None:
-        for option in fields(self):
-            value, allowed = getattr(self, option.name), option.metadata["allowed"]
-            if value not in allowed and not (value is None and option.default is None):
-                raise ValueError(f"{option.name} must be {allowed}, got {value!r}")
-        if self.warmup > self.steps:
-            raise ValueError(f"--warmup {self.warmup} is more than the {self.steps} steps")
-        if self.patience is not None and not self.validation:
-            raise ValueError("--patience needs --validation")
+    weights: list[list[list[float]]]  # of each matrix, row by row
+    m: array[float]
+    v: array[float]
+    steps: int
+    validations: dict[int, float]
+    best: tuple[int, int]  # best_step and waited
+    random: Any
 
 
 class Trainer:
     """A GPT in training.
 
-    `documents` are shuffled in place; the last of them, the share `settings.validation`, are held out. `model`: one to go on
-    with, of the sizes that settings and documents make; a new one by default.
-    `losses`: of every step so far. `validations`: the loss of the held-out documents by the number of steps made. `best_step`:
-    where that was lowest, 0 before there is one. `waited`: validations since then. `rates`: learning rates set on the way,
-    each after the step from which it holds. `before_update`: called with the trainer in each step between backward and Adam, when
-    the gradients are complete, and clipped; None for nobody. It may look, not write.
-    Errors: ValueError unless at least two documents and a whole batch are left to train on, and for a model of other sizes.
+    `text`: documents, which are shuffled in place, or a Text where `settings.format` is "text". `tokenizer`: that of the settings
+    by default, whose vocabulary are the characters of the text. `model`: one to go on with, of the sizes that settings and
+    tokenizer make; a new one by default. `initial`: the model and vocabulary to start a new one from.
+    `losses`: of every step so far. `validations`: the loss of the held-out text by the number of steps made. `best_step`:
+    where that was lowest, 0 before there is one. `waited`: validations since then. `phases`: one, and one more for every time
+    that steps were added or the rate was lowered on the way. `rates`: learning rates set on the way, each after the step from
+    which it holds. `before_update`: called with the trainer in each step between backward and Adam, when the gradients are
+    complete, and clipped; None for nobody. It may look, not write.
+    Errors: ValueError unless the text has enough to train on, and for a model of other sizes.
     """
 
-    def __init__(self, settings: Settings, documents: list[str], model: GPT | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        text: Documents | list[str] | Text,
+        model: GPT | None = None,
+        tokenizer: Tokenizer | None = None,
+        initial: Initial | None = None,
+    ) -> None:
         self.settings = settings
         self.rng = random.Random(settings.seed)
-        self.rng.shuffle(documents)
-        self.documents = documents
-        self.tokenizer = CharTokenizer(documents)
-        held_out = max(1, round(settings.validation * len(documents))) if settings.validation else 0
-        self.n_training = len(documents) - held_out
-        if held_out and self.n_training < 2:
-            share = f"--validation {settings.validation}"
-            raise ValueError(f"{share} holds out {held_out} of {len(documents)} documents, at least 2 must be left to train on")
-        if settings.batch_size > self.n_training:
-            raise ValueError(f"--batch-size {settings.batch_size} is more than the {self.n_training} documents to train on")
+        self.text = text
+        self.tokenizer = tokenizer or new_tokenizer(settings.tokenizer, text)
+        if initial is not None:
+            self.tokenizer = initial.extended(self.tokenizer)
+        self.batches = batches_of(text, self.tokenizer, settings, self.rng)
         config = GPTConfig(self.tokenizer.vocab_size, settings.n_layer, settings.n_embd, settings.n_head, settings.block_size)
-        if model is not None and model.config != config:
+        if model is None:
+            model = GPT(config, self.rng) if initial is None else initial.grown(self.tokenizer, self.rng)
+            if settings.tie_weights:
+                model.lm_head = model.wte
+        if model.config != config:
             raise ValueError(f"its sizes are {model.config}, its settings and documents make {config}")
-        self._model = model or GPT(config, self.rng)
-        self.optimizer = Adam(self.model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+        if settings.tie_weights and model.lm_head is not model.wte:
+            raise ValueError("its settings say --tie-weights, its lm_head is not its wte")
+        self._model = model
+        self.optimizer = Adam(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
         self.losses = array("d")
         self.validations: dict[int, float] = {}
         self.best_step = 0
         self.waited = 0
+        self.phases = [Phase(0, settings.steps, settings.learning_rate)]
         self.rates: list[tuple[int, float]] = []
         self.before_update: Callable[[Trainer], object] | None = None
 
@@ -104,11 +93,6 @@ class Trainer:
     def model(self) -> GPT:
         """The model in training."""
         return self._model
-
-    @property
-    def config(self) -> GPTConfig:
-        """The sizes of the model."""
-        return self._model.config
 
     def check_optimizer(self) -> None:
         """Raise ValueError unless the optimizer trains the model, as the settings say, and has made the steps of the run."""
@@ -139,18 +123,13 @@ class Trainer:
         """Whether the validation loss has not improved for `settings.patience` validations."""
         return self.settings.patience is not None and self.waited >= self.settings.patience
 
-    def batch(self, step: int) -> list[str]:
-        """Return the documents of `step`, counted from 0: the next ones, round and round."""
-        size = self.settings.batch_size
-        return [self.documents[i % self.n_training] for i in range(step * size, step * size + size)]
-
-    def learning_rate(self, step: int) -> float:
+    def rate_at(self, step: int) -> float:
         """Return the learning rate of `step`, counted from 0."""
-        settings = self.settings
-        highest = settings.learning_rate
+        phase = next(phase for phase in reversed(self.phases) if phase.start <= step)
+        highest = phase.learning_rate
         for first, rate in self.rates:
             highest = rate if first <= step else highest
-        return learning_rate(settings.schedule, highest, step, settings.steps, settings.warmup)
+        return learning_rate(self.settings.schedule, highest, step, phase.steps, self.settings.warmup)
 
     def set_learning_rate(self, rate: float) -> None:
         """Let `rate` be the highest learning rate, of which the schedule takes its share, from the next step on.
@@ -160,45 +139,71 @@ class Trainer:
         replace(self.settings, learning_rate=rate)
         self.rates.append((len(self.losses), rate))
 
-    def step(self) -> float:
+    def train_step(self) -> float:
         """Train on the next batch, validate where that is due, and return the mean loss of the batch before.
 
-        Errors: ArithmeticError or ValueError where the numbers have left the range of floats. The run cannot go on then.
+        Errors: ArithmeticError or ValueError where the numbers have left the range of floats. The run cannot go on then: see
+        `go_back`.
         """
-        settings = self.settings
-        batch = self.batch(len(self.losses))
-        # One document's graph at a time, the last one first. Backward over a graph of the whole batch would go through the
-        # documents in that order, too, so every gradient is the same sum, and memory holds one document.
-        losses = [self.backward(document, 1 / len(batch)) for document in reversed(batch)]
-        loss = mean(losses[::-1])
-        if settings.clip_grad is not None:
-            self.optimizer.clip_grad_norm(settings.clip_grad)
-        if self.before_update is not None:
-            self.before_update(self)
-        self.optimizer.step(self.learning_rate(len(self.losses)))
+        settings, step = self.settings, len(self.losses)
+        drawn = self.rng.getstate() if settings.format == "text" or settings.dropout else None
+        try:
+            loss = self._learn(self.batches.batch(step, self.rng))
+            if self.before_update is not None:
+                self.before_update(self)
+            self.optimizer.step(self.rate_at(step))
+        except BaseException:
+            if drawn is not None:
+                self.rng.setstate(drawn)
+            raise
         self.losses.append(loss)
-        step = len(self.losses)
+        step += 1
         if settings.validation and (step % settings.validation_every == 0 or step == settings.steps):
             self.record_validation(step, self.validation_loss())
         return loss
 
-    def backward(self, document: str, weight: float) -> float:
-        """Add the gradients of `weight` times the loss of `document`, which is returned. The graph is gone then."""
-        loss = self.loss(document)
+    def _learn(self, batch: Sequence[Sequence[int]]) -> float:
+        """Fill in the gradients of the mean loss of the batch, which is returned."""
+        # Each document has the masks of a generator of its own, so that they may be drawn in any order.
+        seeds = [self.rng.getrandbits(64) if self.settings.dropout else None for _ in batch]
+        # One document's graph at a time, the last one first. Backward over a graph of the whole batch would go through the
+        # documents in that order, too, so every gradient is the same sum, and memory holds one document.
+        parts = [self._add_gradients(tokens, seed, 1 / len(batch)) for tokens, seed in zip(batch[::-1], seeds[::-1], strict=True)]
+        if self.settings.clip_grad is not None:
+            self.optimizer.clip_grad_norm(self.settings.clip_grad)
+        return mean(parts[::-1])
+
+    def _add_gradients(self, tokens: Sequence[int], seed: int | None, weight: float) -> float:
+        """Add the gradients of `weight` times the loss of `tokens`, which is returned. The graph is gone then."""
+        dropout = None if seed is None else Dropout(self.settings.dropout, random.Random(seed))
+        loss = self._model.loss(tokens, label_smoothing=self.settings.label_smoothing, dropout=dropout)
         check_finite(loss.data)
         (loss if weight == 1 else weight * loss).backward()
         return loss.data
 
-    def loss(self, document: str) -> Value:
-        """Return the loss of `document`, of which only as much is encoded as the model has positions for."""
-        return self._model.loss(self.tokenizer.encode(document[: self._model.config.block_size]))
-
     def validation_loss(self) -> float:
-        """Return the mean loss of the held-out documents, the first MAX_VALIDATED of them if there are more."""
-        documents = self.documents[self.n_training : self.n_training + MAX_VALIDATED]
-        loss = mean([self.loss(document).data for document in documents])
+        """Return the mean loss of what is held out, without dropout and label smoothing; of MAX_VALIDATED parts if it is more."""
+        loss = mean([self._model.loss(tokens).data for tokens in self.batches.held_out()])
         check_finite(loss)
         return loss
+
+    def snapshot(self) -> Snapshot:
+        """Return what it takes to go back to this step."""
+        weights = [matrix.data for matrix in self.model.own_matrices().values()]
+        moments = self.optimizer.m[:], self.optimizer.v[:]
+        best = self.best_step, self.waited
+        return Snapshot(weights, *moments, len(self.losses), dict(self.validations), best, self.rng.getstate())
+
+    def go_back(self, snapshot: Snapshot) -> None:
+        """Be again as at the time of the snapshot."""
+        for matrix, data in zip(self.model.own_matrices().values(), snapshot.weights, strict=True):
+            matrix.data = data
+        self.optimizer.m, self.optimizer.v, self.optimizer.steps = snapshot.m[:], snapshot.v[:], snapshot.steps
+        self.optimizer.zero_grad()
+        self.losses = self.losses[: snapshot.steps]
+        self.validations = dict(snapshot.validations)
+        self.best_step, self.waited = snapshot.best
+        self.rng.setstate(snapshot.random)
 
     def record_validation(self, step: int, loss: float) -> None:
         """Note a validation loss and whether it is the best so far; of equal ones the first is."""
@@ -207,6 +212,17 @@ class Trainer:
         else:
             self.waited += 1
         self.validations[step] = loss
+
+
+def new_tokenizer(kind: str, text: Documents | list[str] | Text) -> Tokenizer:
+    """Return the tokenizer that a setting names, for a text. OSError or ValueError for a file that is none."""
+    if kind == "characters":
+        return CharTokenizer(["".join(characters_of(text))])
+    if kind == "bytes":
+        return ByteTokenizer()
+    from microgpt.bpe import BPETokenizer  # here, because only runs with such a file need it
+
+    return BPETokenizer.of_file(kind)
 
 
 def mean(losses: Sequence[float]) -> float:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Commands
 from hypothesis import settings
 
 import microgpt
@@ -57,3 +59,10 @@ def refusal() -> Callable[[type[Exception], Callable[[], Any]], str]:
         return message
 
     return call
+
+
+@pytest.fixture
+def commands(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    """The commands, called in this process in a folder of their own."""
+    monkeypatch.chdir(tmp_path)
+    return Commands(capsys)

@@ -258,3 +258,18 @@ def test_goals_are_the_ones_stated() -> None:
         "command": (0.6, "s", False),
         "start": (0.095, "s", False),
     }
+
+
+def test_an_ordinary_text_trains_to_a_validation_loss(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    lines = run("validation.py", "--steps", "30", "--sizes", "1x8x8x2", "--characters", "20000", "--json", str(file))
+    result = json.loads(file.read_text())["1x8x8x2"]
+    assert result["microgpt"]["step"]["count"] == 30
+    assert 0 < result["microgpt"]["seconds"] < 30
+    assert result["microgpt"]["last"] <= result["loss"] < 4.6  # below that of even chances
+    assert any(f"{result['loss']:.4f} after" in line for line in lines)
+    assert "needs LAYERSxWIDTHxBLOCKxBATCH, got '8x8'" in run("validation.py", "--sizes", "8x8", status=2)[-1]
+    text = run("ordinary.py", "--size", "5000")
+    assert len("\n".join(text)) == 5000
+    assert run("ordinary.py", "--size", "5000") == text
+    assert "this Python brings" in run("ordinary.py", "--size", "2000000000", status=2)[0]

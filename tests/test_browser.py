@@ -24,7 +24,8 @@ from microgpt._inspect import KINDS
 from microgpt.explore import Page, document_page, explore
 from microgpt.graphs import Graph, graph
 from microgpt.live import Server, Session, serve
-from microgpt.trainer import Settings, Trainer
+from microgpt.settings import Settings
+from microgpt.trainer import Trainer
 
 api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install '.[browser]'")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")

@@ -64,8 +64,11 @@ def test_file(tmp_path: Path, content: bytes, documents: list[str], chunk: int, 
         (b"\xef\xbb\xbfab\n\xff\n", "not UTF-8 text: byte 0xff at offset 6"),
         ("é🙂\n".encode() + b"\xf0\x9f\x99", "not UTF-8 text: byte 0xf0 at offset 7"),
         (b"abcdefgh\nab\xf0\x9fcd\n", "not UTF-8 text: byte 0xf0 at offset 11"),
-        ("ab\ncd\n".encode("utf-16"), "not UTF-8 text: byte 0xff at offset 0"),
-        ("ab\ncd\n".encode("utf-16-le"), "not UTF-8 text: NUL byte at offset 1"),
+        ("ab\ncd\n".encode("utf-16"), "not UTF-8 text but UTF-16: convert it first, by iconv -f UTF-16 -t UTF-8 or an editor"),
+        (b"\xfe\xff" + "é\n".encode("utf-16-be"), "not UTF-8 text but UTF-16: .*"),
+        ("ab\ncd\n".encode("utf-16-le"), "not UTF-8 text but UTF-16: .*"),
+        ("ab\ncd\n".encode("utf-16-be"), "not UTF-8 text but UTF-16: .*"),
+        (b"ab\ncd\nefgh\n\0", "not UTF-8 text: NUL byte at offset 11"),
         (b"ab\ncd\n\0", "not UTF-8 text: NUL byte at offset 6"),
     ],
 )
@@ -98,10 +101,13 @@ def test_one_line_of_ten_megabytes(tmp_path: Path) -> None:
     assert [len(document) for document in data.load_file(path)] == [10_000_000, 1]
 
 
-def test_a_folder_and_a_missing_file_are_refused_by_name(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(OSError, match=re.escape(str(path))):
-            data.load_file(path)
+def test_a_folder_without_files_and_a_missing_file_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "inside" / ".git").mkdir(parents=True)
+    (tmp_path / "inside" / ".git" / "hidden").write_text("ab\ncd\n")
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path} is a folder without files")):
+        data.load_file(tmp_path)
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / "missing"))):
+        data.load_file(tmp_path / "missing")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices as on Unix")

@@ -15,6 +15,7 @@ import os
 import random
 import tracemalloc
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,9 +23,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from microgpt import GPT, CharTokenizer, checkpoint, resume, sample, train
+from microgpt import GPT, CharTokenizer, checkpoint, evaluate, resume, sample, train
 from microgpt.sampler import generate
-from microgpt.trainer import Settings, Trainer
+from microgpt.settings import Settings
+from microgpt.trainer import Trainer
 
 N_TRIED = int(os.environ.get("MICROGPT_HOSTILE", "300"))
 ENOUGH = 20  # steps or samples of a run that was accepted, before it is interrupted
@@ -174,9 +176,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
         return call
 
-    monkeypatch.setattr(Trainer, "step", counted("steps", Trainer.step))
+    monkeypatch.setattr(Trainer, "train_step", counted("steps", Trainer.train_step))
     monkeypatch.setattr(train, "generate", counted("samples", generate))
-    monkeypatch.setattr(train.data, "load_makemore", lambda: ["anna", "ada"])
+    monkeypatch.setattr(train.data, "fetch_makemore", lambda: tmp_path / "text.txt")
     return tmp_path
 
 
@@ -191,10 +193,10 @@ def runs(folder: Path) -> list[Path]:
         ("plain", {"steps": 4}, 2),
     ):
         documents = train.data.load_file("text.txt")
-        source = resume.Source("text.txt", None, len(documents), resume.fingerprint(documents))
+        source = resume.Source(("text.txt",), None, len(documents), resume.fingerprint(documents))
         trainer = Trainer(Settings(**tiny, **options), documents)
         for _ in range(steps):
-            trainer.step()
+            trainer.train_step()
         resume.save(str(folder / name), trainer, source)
         paths.append(folder / name)
     return paths
@@ -215,36 +217,42 @@ def test_hostile_files_are_refused_in_one_line_or_make_sense(folder: Path, capsy
     bases = [taken_apart(path) for path in runs(folder)]
     path = folder / "evil"
     others = {other: other.read_bytes() for other in folder.iterdir()}
-    refused = accepted = 0
+    statuses: Counter[tuple[bool, bool]] = Counter()  # of commands that take the run; refused
     largest = 0
     tracemalloc.start()
     try:
         for k, base in enumerate(bases):
             for what, content in hostile_files(base, math.ceil(N_TRIED / len(bases)), k):
                 path.write_bytes(content)
-                for main, arguments in ((train.main, ["--resume", "evil"]), (sample.main, ["evil", "--count", "2"])):
+                for main, arguments in (
+                    (train.main, ["--resume", "evil"]),
+                    (sample.main, ["evil", "--count", "2"]),
+                    (evaluate.main, ["evil", "--data", "text.txt"]),
+                    (train.main, ["--init-from", "evil", "--data", "text.txt", "--steps", "1", "--samples", "1"]),
+                ):
                     status, memory = call(main, arguments)
                     out, err = capsys.readouterr()
                     largest = max(largest, memory)
                     assert memory < 2 * len(content) + MEMORY, (what, memory)
                     assert "Traceback" not in err
                     assert "\x1b" not in err
+                    statuses["--resume" in arguments, status == 2] += 1
                     if status == 2:
-                        refused += 1
                         assert err.splitlines()[-1].startswith("python -m microgpt."), (what, err)
                         if main is train.main and "diverged" not in err:
-                            assert (out, err.count("\n"), "evil" in err or "makemore" in err) == ("", 1, True), (what, err)
+                            named = any(name in err for name in ("evil", "makemore", "text.txt"))
+                            assert (out, err.count("\n"), named) == ("", 1, True), (what, err)
                             assert path.read_bytes() == content
                         assert "--learning-rate" not in err or "diverged" in err, (what, err)
                     else:
-                        accepted += 1
                         assert status in (0, 130), (what, status, err)
                 assert {other: other.read_bytes() for other in folder.iterdir() if other != path} == others, what
     finally:
         tracemalloc.stop()
-    print(f"{refused} refused, {accepted} accepted, at most {largest / 1e6:.1f} MB of memory")
-    assert refused > accepted
-    assert accepted > 0  # some alterations are none: a step of 1 that was 1
+    print(f"(run or model, refused or not): {dict(statuses)}, at most {largest / 1e6:.1f} MB of memory")
+    assert statuses[True, True] > statuses[True, False]
+    assert min(statuses[False, True], statuses[False, False]) > 0
+    assert statuses[True, False] > 0  # some alterations are none: a step of 1 that was 1
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ from microgpt.explore import has_screen
 from microgpt.live import MAX_BODY, SNAPSHOTS, History, RefusedError, Server, Session, serve
 from microgpt.model import GPTConfig
 from microgpt.resume import Source, save
-from microgpt.trainer import Settings, Trainer
+from microgpt.settings import Settings
+from microgpt.trainer import Trainer
 
 DOCUMENTS = ["anna", "hannah", "nan", "an", "ha", "nana", "hahn", "aha"] * 3
 SETTINGS = Settings(steps=300, n_embd=8, n_head=2, n_layer=2, block_size=8, batch_size=2, validation=0.2, validation_every=10)
@@ -49,7 +50,7 @@ def read_frame(raw: bytes) -> tuple[dict[str, Any], array[float], array[float]]:
 def test_watching_changes_no_bit() -> None:
     plain, session = new_trainer(), Session(new_trainer())
     for step in range(60):
-        plain.step()
+        plain.train_step()
         session.step()
         session.next_health = session.next_samples = 0.0
         session.frame(step)
@@ -74,7 +75,7 @@ def test_any_step_is_computed_again_to_the_last_bit(room: int) -> None:
     for step in range(40):
         if step == 25:
             trainer.set_learning_rate(0.2)
-        trainer.step()
+        trainer.train_step()
         history.note()
         weights.append(weights_of(trainer))
     assert len(history.snapshots) <= room
@@ -93,7 +94,7 @@ def test_snapshots_are_few_and_evenly_spaced() -> None:
     history = History(trainer)
     history.every = history.due = 2
     for made in range(1, 501):
-        trainer.step()
+        trainer.train_step()
         history.note()
         steps = sorted(history.snapshots)
         assert len(steps) <= SNAPSHOTS
@@ -128,7 +129,7 @@ def test_health_is_what_the_next_step_does() -> None:
     before = [x for row in trainer.model.state_dict()[name].data for x in row]
     grads: list[float] = []
     trainer.before_update = lambda trainer: grads.extend(g for row in trainer.model.state_dict()[name].grad for g in row)
-    trainer.step()
+    trainer.train_step()
     after = [x for row in trainer.model.state_dict()[name].data for x in row]
 
     def size(numbers: list[float]) -> float:
@@ -181,8 +182,8 @@ def test_a_changed_learning_rate_marks_the_run(tmp_path: Path) -> None:
     session.do("step", 30)
     session.do("rate", 0.05)
     trainer = session.trainer
-    assert trainer.learning_rate(29) == pytest.approx(0.01 * (1 - 29 / 300))
-    assert trainer.learning_rate(30) == pytest.approx(0.05 * (1 - 30 / 300))
+    assert trainer.rate_at(29) == pytest.approx(0.01 * (1 - 29 / 300))
+    assert trainer.rate_at(30) == pytest.approx(0.05 * (1 - 30 / 300))
     assert read_frame(session.frame(30))[0]["changed"] == 1
     with pytest.raises(ValueError, match="the learning rate was changed after step 30: no settings describe such a run"):
         save(str(tmp_path / "run.safetensors"), trainer, Source(None, "names", 24, ""))
@@ -260,7 +261,7 @@ def test_the_server_runs_steps_and_shows_the_run(watched: Watched) -> None:
     status, raw, _ = watched.request("/weights?step=3")
     assert raw == array("f", weights_of(watched.session.history.at(3))).tobytes()
     status, raw, _ = watched.request("/graph?step=3")
-    document = watched.session.trainer.batch(3)[0]
+    document = watched.session.trainer.text[3 * 2]
     assert json.loads(raw)["title"] == f"{document}: one training step"
     assert watched.request("/graph?step=999")[:2] == (
         400,

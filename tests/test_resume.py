@@ -54,14 +54,14 @@ def main(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int | str | 
 
 def signal_after(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process get a signal while it is in a training step."""
-    original = Trainer.step
+    original = Trainer.train_step
 
     def with_signal(self: Trainer) -> float:
         if len(self.losses) + 1 == step:
             signal.raise_signal(number)
         return original(self)
 
-    monkeypatch.setattr(Trainer, "step", with_signal)
+    monkeypatch.setattr(Trainer, "train_step", with_signal)
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ from pathlib import Path
 from microgpt import train
 from microgpt.trainer import Trainer
 
-step, set_handler = Trainer.step, signal.signal
+step, set_handler = Trainer.train_step, signal.signal
 
 def told_step(self):
     Path("in_step").touch()
@@ -177,7 +177,7 @@ def told_handler(number, handler):
         Path("noted").touch()
     return before
 
-Trainer.step, signal.signal = told_step, told_handler
+Trainer.train_step, signal.signal = told_step, told_handler
 sys.exit(train.main(sys.argv[1:]))
 """
     flags = ["--quiet", "--steps", "10", "--batch-size", "64", "--n-layer", "8000", "--save", "a.safetensors", "--log", "a.jsonl"]
@@ -267,7 +267,7 @@ def test_full_disk_of_standard_output_is_told_in_one_line() -> None:
     with open("/dev/full", "w") as full:
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert result.returncode == 2
-    assert result.stderr == "python -m microgpt.train: error: [Errno 28] No space left on device\n"
+    assert result.stderr == "python -m microgpt.train: error: standard output: No space left on device\n"
 
 
 def test_samples_are_printed_though_the_run_cannot_be_saved(main: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,11 +360,17 @@ def test_more_steps_where_the_schedule_is_constant(main: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--steps", "21"], "--steps 21 contradicts a.safetensors, a run with --steps 20"),
+        (["--steps", "19"], "--steps 19 contradicts a.safetensors, a run with --steps 20; more can be asked for"),
         (["--seed", "1"], "--seed 1 contradicts a.safetensors, a run with --seed 42"),
         (["--n-embd", "8"], "--n-embd 8 contradicts a.safetensors, a run with --n-embd 4"),
         (["--patience", "3"], "--patience 3 contradicts a.safetensors, a run with no --patience"),
-        (["--learning-rate", "0.1"], "--learning-rate 0.1 contradicts a.safetensors, a run with --learning-rate 0.01"),
+        (
+            ["--learning-rate", "0.1"],
+            "--learning-rate 0.1 contradicts a.safetensors, a run with --learning-rate 0.01; less can be asked for",
+        ),
+        (["--tie-weights"], "--tie-weights contradicts a.safetensors, a run with no --tie-weights"),
+        (["--format", "text"], "--format text contradicts a.safetensors, a run with --format lines"),
+        (["--init-from", "model.safetensors"], "--init-from model.safetensors is for a new run"),
         (["--schedule", "cosine"], "--schedule cosine contradicts a.safetensors, a run with --schedule linear"),
         (["--data", "other.txt"], "a.safetensors was trained on 80 other documents (sha256 "),
         (["--data", "order.txt"], "a.safetensors was trained on 80 other documents (sha256 "),
@@ -405,7 +411,9 @@ def test_run_whose_state_makes_no_sense_is_refused(main: Any) -> None:
     tensors, metadata = checkpoint.read("a.safetensors")
     run = metadata["training"]
     wrong: list[dict[str, Any]] = [{**run, name: value} for name in run for value in (None, 7, "x")]
-    wrong += [{key: value for key, value in run.items() if key != name} for name in run]
+    wrong += [{key: value for key, value in run.items() if key != name} for name in run if name != "phases"]  # of 0.1.0
+    phases = [[], [[0, 6]], [[0, 7, 0.01]], [[1, 6, 0.01]], [[0, 9, 0.1], [7, 6, 0.01]], [[0, 9, -1.0], [2, 6, 0.01]], [3]]
+    wrong += [{**run, "phases": value} for value in phases]
     wrong += [{**run, "settings": {**run["settings"], name: 2}} for name in ("unknown", "n_layer")]
     for training in wrong:
         checkpoint.write("b.safetensors", tensors, {**metadata, "training": training})

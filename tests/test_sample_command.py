@@ -9,12 +9,13 @@ import subprocess
 import sys
 import unicodedata
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-from flags import try_every_flag
+from flags import VALUES, try_every_flag
 
-from microgpt import GPT, Adam, CharTokenizer, GPTConfig, __main__, checkpoint, explore, reference, sample, train
+from microgpt import GPT, Adam, CharTokenizer, GPTConfig, __main__, checkpoint, reference, sample
 
 DOCUMENTS = ["abc", "bca", "cab", "ab c", "日本"]
 
@@ -79,6 +80,8 @@ def test_every_flag_refuses_what_it_cannot_take(
         "--temperature": ["0", "-0", "0.0", "1.5", "1e3", "1" * 30],
         "--prompt": ["", " ", "abc"],
         "--seed": ["0", "-0"],
+        "--top-p": ["1e-9"],
+        "--stop": [value for value in VALUES if value not in ("", "--")],
     }
     tried = try_every_flag(sample.main, sample.build_parser(), ["model", "--count=2"], accepted, capsys)
     print(f"{tried} values tried")
@@ -94,8 +97,14 @@ def test_every_flag_refuses_what_it_cannot_take(
         (["mute"], "mute is not a whole microgpt checkpoint: it holds no vocabulary"),
         (["diverged"], "the model's logits are not finite, there is nothing to draw from"),
         (["model", "--prompt", "abx"], "character 'x' is not in the vocabulary ' abc日本'"),
-        (["model", "--prompt", "abcab"], "the prompt must be shorter than the model's block_size, 5, it has 5 characters"),
-        (["model", "--max-length", "6"], "max_length must be from 1 to 5, the model's block_size, got 6"),
+        (["model", "--prompt", "abcab"], "the prompt must be shorter than the model's block_size, 5, it has 5 tokens"),
+        (["model", "--length", "0"], "--length: needs a whole number from 1 to "),
+        (["model", "--length", "5", "--count", "2"], "--count is for documents, --length prints one text"),
+        (["model", "--length", "5", "--novel", "text"], "--novel is for documents"),
+        (["model", "--prompt", "a", "--prompt-file", "text"], "not allowed with"),
+        (["model", "--prompt-file", "missing"], "missing: No such file or directory"),
+        (["model", "--stop", ""], "--stop needs a text that is not empty"),
+        (["model", "--top-p", "0"], "needs a number above 0 and at most 1, got '0'"),
         (["model", "--novel", "missing"], "missing: No such file or directory"),
         (["model", "--novel", "model"], "model is not UTF-8 text"),
         (["model", "--temperature", "1e-4"], "needs 0 or a finite number of at least 0.001, got '1e-4'"),
@@ -104,7 +113,7 @@ def test_every_flag_refuses_what_it_cannot_take(
     ],
 )
 def test_bad_input_is_refused_in_one_line(arguments: list[str], words: str, trained: Path) -> None:
-    model, tokenizer = sample.load(str(trained / "model"))
+    model, tokenizer, _ = sample.load(str(trained / "model"))
     model.lm_head.data = [[1e308] * 4] * len(model.lm_head)
     model.save(trained / "diverged", tokenizer)
     result = run(*arguments, cwd=trained)
@@ -153,6 +162,18 @@ def test_a_terminal_shows_control_characters_of_documents_and_a_pipe_gets_them(t
         assert obeyed(text) == {"\t"}
 
 
+def test_a_terminal_shows_the_lines_of_a_text_and_no_other_control_character(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("a\x1b[2J\n" * 40, encoding="utf-8")
+    flags = ["--data", "text", "--format", "text", "--steps", "150", "--n-embd", "8", "--block-size", "6", "--temperature", "0"]
+    train = ["microgpt.train", *flags, "--quiet", "--samples", "1", "--save", "model"]
+    shown = on_terminal(train, tmp_path)
+    assert shown.endswith("sample  1: a\\x1b[2J\r\n\r\n")
+    sample = ["microgpt.sample", "model", "--temperature", "0", "--length", "12", "--prompt", "a", "--quiet"]
+    assert on_terminal(sample, tmp_path) == "a\\x1b[2J\r\na\\x1b[2J\r\na\r\n"
+    assert run(*sample[1:], cwd=tmp_path).stdout == "a\x1b[2J\na\x1b[2J\na\n"
+    assert obeyed(shown) == set()
+
+
 def test_no_message_carries_a_control_character(trained: Path) -> None:
     """From names of files, arguments, and a vocabulary."""
     (trained / f"e{EVIL}").write_bytes(b"x")
@@ -190,13 +211,11 @@ def test_the_package_lists_its_commands(tmp_path: Path) -> None:
     result = run(cwd=tmp_path, module="microgpt")
     assert (result.returncode, result.stderr) == (0, "")
     assert run("--help", cwd=tmp_path, module="microgpt").stdout == result.stdout
-    parsers = {"train": train.build_parser(), "explore": explore.build_parser(), "sample": sample.build_parser()}
-    assert parsers.keys() == __main__.COMMANDS.keys()
-    for name, parser in parsers.items():
-        what, how = __main__.COMMANDS[name]
-        assert f"microgpt-{name}, or python -m microgpt.{name}\n  {what}\n  {how}\n" in result.stdout
-        assert what == parser.description
-        parser.parse_args(how.removeprefix(f"{parser.prog} ").split())
+    for name, (what, how) in __main__.COMMANDS.items():
+        parser = import_module(f"microgpt.{name}").build_parser()
+        assert f"microgpt {name}, or python -m microgpt.{name}\n  {what}\n  {how}\n" in result.stdout
+        assert (what, f"python -m microgpt.{name}") == (parser.description, parser.prog)
+        parser.parse_args(how.removeprefix(f"microgpt {name} ").split())
     assert re.fullmatch(r"microgpt-cython \d+\.\d+\.\d+\n", run("--version", cwd=tmp_path, module="microgpt").stdout)
     refused = run("nothing", cwd=tmp_path, module="microgpt")
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)

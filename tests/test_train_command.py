@@ -20,8 +20,8 @@ import pytest
 from flags import VALUES, pairs_of_flags, try_arguments, try_every_flag
 
 from microgpt import data, reference, train
-from microgpt.plot import running_mean
-from microgpt.trainer import Settings, Trainer
+from microgpt.settings import Settings
+from microgpt.trainer import Trainer
 
 pty = pytest.importorskip("pty", reason="terminals and signals as on Unix")
 fcntl = pytest.importorskip("fcntl")
@@ -38,6 +38,9 @@ def text(tmp_path: Path) -> str:
     path = tmp_path / "text.txt"
     path.write_text("ab\nba\ncab\nabc\nbca\n", encoding="utf-8")
     return str(path)
+
+
+READING_ALONE = ("delimiter", "keep_spaces")  # settings that end with the documents: the twin is given those
 
 
 def test_output_is_that_of_microgpt(text: str, tmp_path: Path) -> None:
@@ -73,12 +76,15 @@ def test_every_flag_reaches_the_run(text: str, tmp_path: Path) -> None:
     settings = {
         "steps": 30, "seed": 5, "n_layer": 2, "n_embd": 6, "n_head": 3, "block_size": 2, "batch_size": 2, "learning_rate": 0.02,
         "schedule": "cosine", "warmup": 3, "weight_decay": 0.1, "clip_grad": 0.5, "validation": 0.3, "validation_every": 7,
-        "patience": 50, "temperature": 0.9, "samples": 4,
+        "patience": 50, "temperature": 0.9, "samples": 4, "format": "lines", "long": "cut", "tokenizer": "bytes",
+        "dropout": 0.2, "label_smoothing": 0.1,
     }  # fmt: skip
-    assert set(settings) == {field.name for field in dataclasses.fields(Settings)}
+    switches = {"tie_weights": True}
+    assert {*settings, *switches, *READING_ALONE} == {field.name for field in dataclasses.fields(Settings)}
     arguments = [x for name, value in settings.items() for x in (f"--{name.replace('_', '-')}", str(value))]
+    arguments += ["--tie-weights"]
     result = run("--data", text, *arguments, "--log", "log.jsonl", cwd=tmp_path)
-    twin = reference.train(data.load_file(text), **settings)
+    twin = reference.train(data.load_file(text), **settings, **switches)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["loss"].hex() for line in lines] == [loss.hex() for loss in twin.losses]
     assert [line["step"] for line in lines] == list(range(1, 31))
@@ -96,15 +102,29 @@ def test_help_names_every_flag_with_its_default() -> None:
     for field in dataclasses.fields(Settings):
         flag = f"--{field.name.replace('_', '-')} "
         meaning = words.split(flag)[-1].split(" --")[0]
-        assert (f"(default: {field.default})" in meaning) == (field.default is not None), flag
-    for flag in ("--data FILE", "--save FILE", "--save-every N", "--resume FILE", "--log FILE", "--plot FILE", "--quiet"):
+        has_default = field.default is not None and field.default is not False
+        assert (f"(default: {field.default})" in meaning) == has_default, flag
+    for flag in (
+        "--data FILE",
+        "--init-from FILE",
+        "--save-best FILE",
+        "--save FILE",
+        "--save-every N",
+        "--resume FILE",
+        "--log FILE",
+        "--plot FILE",
+        "--quiet",
+    ):
         assert flag in words
     assert "(default: names)" in words
 
 
 def test_settings_default_to_those_of_the_twin() -> None:
-    twin = {p.name: p.default for p in inspect.signature(reference.train).parameters.values() if p.name != "documents"}
-    assert dataclasses.asdict(Settings()) == twin
+    twin = {p.name: p.default for p in inspect.signature(reference.train).parameters.values()}
+    settings = dataclasses.asdict(Settings())
+    assert settings.keys() - twin.keys() == set(READING_ALONE)
+    assert twin.keys() - settings.keys() == {"text", "initial", "phases"}
+    assert all(settings[name] == twin[name] for name in settings.keys() & twin.keys())
 
 
 def test_validation_is_shown_logged_and_summed_up(text: str, tmp_path: Path) -> None:
@@ -143,7 +163,7 @@ def test_plot_is_drawn(extension: str, magic: bytes, text: str, tmp_path: Path) 
     assert (tmp_path / f"plot.{extension}").read_bytes().startswith(magic)
     if extension == "svg":
         drawn = (tmp_path / "plot.svg").read_text()
-        assert all(f"<!-- {words} -->" in drawn for words in ("step", "loss (nats)", "loss", "validation"))
+        assert all(f"<!-- {words} -->" in drawn for words in ("step", "loss (nats)", "mean loss", "validation"))
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"plot.{extension}", "text.txt"]
 
 
@@ -162,13 +182,6 @@ def test_plot_without_matplotlib_is_refused_first(text: str) -> None:
     assert "pip install matplotlib" in result.stderr
 
 
-def test_running_mean() -> None:
-    losses = [random.Random(1).uniform(0, 5) for _ in range(100)]
-    for window in (1, 3, 100):
-        means = running_mean(losses, window)
-        assert means == pytest.approx([sum(losses[i : i + window]) / window for i in range(101 - window)])
-
-
 POSITIVE = ["1.5", "1e-9", "1e3", "1" * 30]
 ZERO = ["0", "-0"]
 FILES = [value for value in VALUES if value not in ("", "--", "9" * 5000)]
@@ -177,8 +190,9 @@ ACCEPTED = {
     **dict.fromkeys(("--learning-rate", "--clip-grad"), POSITIVE),
     "--temperature": ["0", "-0", "0.0", "1.5", "1e3", "1" * 30],
     "--weight-decay": [*POSITIVE, *ZERO, "0.0"],
-    "--validation": ["1e-9", *ZERO, "0.0"],
-    **dict.fromkeys(("--save", "--resume", "--log"), FILES),  # --resume finds what --save has written
+    **{flag: ["1e-9", *ZERO, "0.0"] for flag in ("--validation", "--dropout", "--label-smoothing")},
+    **dict.fromkeys(("--save", "--resume"), FILES),  # --resume finds what --save has written, which is no log
+    "--delimiter": ["abc"],  # the others do not stand between documents of this text
 }
 
 
@@ -196,6 +210,14 @@ def test_every_flag_refuses_wrong_values_in_one_line(
 GOOD: dict[str, Sequence[str]] = {
     **dict.fromkeys(("--n-layer", "--n-head", "--warmup", "--save-every", "--validation-every", "--patience"), ("1", "2")),
     "--data": ["text.txt", "empty.txt"],
+    "--format": ["text"],
+    "--delimiter": ["a", "blank-line"],
+    "--long": ["windows"],
+    "--tokenizer": ["bytes", "text.txt"],
+    "--init-from": ["run", "text.txt"],
+    "--dropout": ["0.2"],
+    "--label-smoothing": ["0.1"],
+    "--save-best": ["best", "text.txt"],
     "--dataset": ["names", "makemore"],
     "--n-embd": ["4", "6"],
     "--block-size": ["1", "5"],
@@ -225,21 +247,21 @@ def test_no_pair_of_flags_ends_in_a_traceback(
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.txt").touch()
 
-    def no_network() -> list[str]:
+    def no_network() -> Path:
         raise OSError("cannot download it")
 
-    monkeypatch.setattr(data, "load_makemore", no_network)
+    monkeypatch.setattr(data, "fetch_makemore", no_network)
     base = ["--quiet", "--steps=2", "--n-embd=4", "--n-head=2", "--block-size=4", "--samples=1"]
     on_text = ["--data=text.txt"]
     for name, step in (("run", 2), ("begun", 1)):
 
-        def interrupted(self: Trainer, step: int = step, original: Callable[[Trainer], float] = Trainer.step) -> float:
+        def interrupted(self: Trainer, step: int = step, original: Callable[[Trainer], float] = Trainer.train_step) -> float:
             if len(self.losses) + 1 == step == 1:
                 signal.raise_signal(signal.SIGTERM)
             return original(self)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "step", interrupted)
+            patch.setattr(Trainer, "train_step", interrupted)
             assert train.main([*base, *on_text, "--save", name]) in (0, 128 + signal.SIGTERM)
     kept = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     pairs = list(pairs_of_flags(train.build_parser(), GOOD, BAD))
@@ -279,7 +301,8 @@ def test_unknown_flag_is_refused_in_one_line(flag: str, value: str, capsys: pyte
         (["--n-embd", "2000000000"], "at most 100,000,000 parameters"),
         (["--block-size", "2147483647"], "at most 100,000,000 parameters"),
         (["--data", "missing.txt"], "missing.txt: No such file or directory"),
-        (["--data", "."], "Is a directory"),
+        (["--data", "."], "./binary.txt is not UTF-8"),
+        (["--data", "folder"], "folder is a folder without files"),
         (["--data", "empty.txt"], "at least 2 documents"),
         (["--data", "one.txt"], "it has 1"),
         (["--data", "aaa.txt"], "only 'a'"),
