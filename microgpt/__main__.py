@@ -19,7 +19,7 @@ COMMANDS = {
     "explore": (
         "Watch a model train in the browser; or, of a MODEL, write a page on which every scalar of one training step can be "
         "clicked: one HTML file to open from disk.",
-        "python -m microgpt.explore MODEL --text anna --save anna.html",
+        "microgpt explore MODEL --text anna --save anna.html",
     ),
     "sample": (
         "Draw documents from a model that was saved, and print one per line; or text, as it comes.",

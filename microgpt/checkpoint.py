@@ -16,7 +16,7 @@ import sys
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 from microgpt.files import Known, check_ordinary, write_atomically
@@ -31,7 +31,9 @@ NO_DIGEST = "0" * 64
 DIGEST = re.compile(rb'\\"sha256\\": \\"([0-9a-f]{64})\\"')  # JSON within JSON: its quotes are escaped
 
 
-def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], known: Known | None = None) -> None:
+def write(
+    path: str | PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], known: Known | None = None
+) -> None:
     """Write a checkpoint; whatever happens, `path` then holds the old file or the whole new one.
 
     `tensors`: shape, of one or two sizes, and doubles, row by row, of each name. `metadata`: what JSON can hold. `known`: what
@@ -59,7 +61,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     write_atomically(path, content, known)
 
 
-def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(path: str | PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and metadata of a checkpoint. What they mean is not looked at.
 
     Errors: OSError if the file cannot be read; ValueError, `path` in it, unless every byte is as it was written.
@@ -89,7 +91,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 @contextmanager
-def refusals(path: str | Path) -> Iterator[None]:
+def refusals(path: str | PathLike[str]) -> Iterator[None]:
     """Say of every ValueError within that `path` is not a whole checkpoint. What is quoted from it may be long, and is cut."""
     try:
         yield

@@ -441,6 +441,7 @@ def watch(args: argparse.Namespace) -> int:
             changed = "the learning rate was changed on the way, so the run cannot be resumed"
             tell(f"ended after step {step} of {settings.steps}; wrote {args.save}, the model alone: {changed}")
         else:
+            assert source is not None, "a run that is saved has one"
             resume.save(args.save, trainer, source, known["save"])
             tell(
                 f"ended after step {step} of {settings.steps}; wrote {args.save}"

@@ -7,7 +7,7 @@ import os
 import stat
 from contextlib import suppress
 from itertools import count
-from pathlib import Path
+from os import PathLike
 
 
 class FileReplacedError(OSError):
@@ -28,7 +28,7 @@ class Known:
             raise FileReplacedError(errno.EEXIST, "Another process has written this file meanwhile", os.fspath(self.path))
 
 
-def mark_of(path: str | Path) -> tuple[int, ...] | None:
+def mark_of(path: str | PathLike[str]) -> tuple[int, ...] | None:
     """Return what tells the file from any other that stood or will stand at `path`, None if there is none."""
     try:
         status = os.stat(path)
@@ -43,7 +43,7 @@ def free_name(path: str) -> str:
     return next(name for i in count(2) if not os.path.lexists(name := f"{stem}-{i}{extension}"))
 
 
-def write_atomically(path: str | Path, content: bytes | bytearray, known: Known | None = None) -> None:
+def write_atomically(path: str | PathLike[str], content: bytes | bytearray, known: Known | None = None) -> None:
     """Replace the file `path` by one that holds `content`: at any moment, and after a crash, the old one or the new one is there.
 
     It is written under a temporary name in the same folder, synced, then renamed; only a kill in between leaves that second file,
@@ -81,7 +81,7 @@ def write_atomically(path: str | Path, content: bytes | bytearray, known: Known 
     sync_folder(os.path.dirname(temporary))
 
 
-def check_writable(path: str | Path) -> None:
+def check_writable(path: str | PathLike[str]) -> None:
     """Raise OSError, as `write_atomically` would, unless the file `path` can be written. It stays as it is."""
     try:
         target, temporary = places(path)
@@ -93,7 +93,7 @@ def check_writable(path: str | Path) -> None:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
-def places(path: str | Path) -> tuple[str, str]:
+def places(path: str | PathLike[str]) -> tuple[str, str]:
     """Return the file that `path` leads to, and a new name in its folder. OSError for an empty path."""
     target = os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
     if not target:
@@ -113,7 +113,7 @@ def replaceable_mode(path: str) -> int | None:
     return stat.S_IMODE(status.st_mode)
 
 
-def check_ordinary(path: str | Path, status: os.stat_result) -> None:
+def check_ordinary(path: str | PathLike[str], status: os.stat_result) -> None:
     """OSError unless `status`, that of `path`, is an ordinary file's: a device or pipe has no end and cannot be replaced."""
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))

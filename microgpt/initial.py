@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 from array import array
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from microgpt import checkpoint
+import microgpt
 from microgpt.model import GPT, INITIAL_STD, config_of, shared_of
 from microgpt.settings import spelled
 from microgpt.tokenizer import CharTokenizer, Tokenizer, tokenizer_in
+
+if TYPE_CHECKING:
+    from microgpt.checkpoint import Tensor
 
 SIZES = ("n_layer", "n_embd", "n_head", "block_size")
 
@@ -23,13 +26,13 @@ class Initial:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._tensors, self._metadata = checkpoint.read(path)
-        with checkpoint.refusals(path):
+        self._tensors, self._metadata = microgpt.checkpoint.read(path)
+        with microgpt.checkpoint.refusals(path):
             self.config = config_of(self._metadata)
             self.tokenizer = tokenizer_in(self._metadata)
             GPT.check_checkpoint(self._tensors, self._metadata)
             for name in self.config.shapes.keys() & self._tensors.keys():
-                checkpoint.check_finite(self._tensors, name)
+                microgpt.checkpoint.check_finite(self._tensors, name)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that its model decides."""
@@ -83,7 +86,7 @@ class Initial:
         return GPT.from_checkpoint(tensors, {**self._metadata, "config": config})
 
 
-def with_rows(tensor: checkpoint.Tensor, rows: list[int | None], rng: random.Random) -> checkpoint.Tensor:
+def with_rows(tensor: Tensor, rows: list[int | None], rng: random.Random) -> Tensor:
     """Return a matrix of some rows of `tensor`, and new ones, which `rng` draws, where there is None."""
     (_, columns), values = tensor
     chosen = array("d")

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import chain
 from operator import index
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from microgpt import checkpoint
+import microgpt
 from microgpt._functions import attention, cross_entropy, log, relu, rmsnorm, softmax
 from microgpt._matrix import Matrix, Rows
 from microgpt._no_grad import no_grad
@@ -20,6 +20,7 @@ from microgpt._vector import Vector
 from microgpt.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from microgpt.checkpoint import Tensor
     from microgpt.tracing import Trace
 
 MODEL_MATRICES = ("wte", "wpe", "lm_head")
@@ -254,26 +255,26 @@ class GPT:
 
         return trace(self, tokens)
 
-    def save(self, path: str | Path, tokenizer: Tokenizer | None = None) -> None:
+    def save(self, path: str | PathLike[str], tokenizer: Tokenizer | None = None) -> None:
         """Write the weights, the sizes and, where given, the tokenizer to a safetensors file, which is replaced whole.
 
         A shared matrix is written once, under the first of its names.
         Errors: ValueError if `tokenizer` is that of another model; OSError if the file cannot be written.
         """
-        checkpoint.write(path, *self.to_checkpoint(tokenizer))
+        microgpt.checkpoint.write(path, *self.to_checkpoint(tokenizer))
 
     @classmethod
-    def load(cls, path: str | Path) -> GPT:
+    def load(cls, path: str | PathLike[str]) -> GPT:
         """Return the model that `save` or the training command wrote, every weight as it was.
 
         `Tokenizer.load` returns the tokenizer beside it.
         Errors: OSError if the file cannot be read; ValueError, `path` in it, unless it is whole and holds a GPT.
         """
-        tensors, metadata = checkpoint.read(path)
-        with checkpoint.refusals(path):
+        tensors, metadata = microgpt.checkpoint.read(path)
+        with microgpt.checkpoint.refusals(path):
             return cls.from_checkpoint(tensors, metadata)
 
-    def to_checkpoint(self, tokenizer: Tokenizer | None = None) -> tuple[dict[str, checkpoint.Tensor], dict[str, Any]]:
+    def to_checkpoint(self, tokenizer: Tokenizer | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the tensors and metadata that `save` writes. ValueError if `tokenizer` is that of another model."""
         metadata: dict[str, Any] = {"config": asdict(self.config)}
         if tokenizer is not None:
@@ -285,13 +286,13 @@ class GPT:
         shared = {name: first[matrix] for name, matrix in matrices.items() if name != first[matrix]}
         if shared:
             metadata["shared"] = shared
-        tensors: dict[str, checkpoint.Tensor] = {
+        tensors: dict[str, Tensor] = {
             name: (matrix.shape, array("d", chain.from_iterable(matrix.data))) for matrix, name in first.items()
         }
         return tensors, metadata
 
     @staticmethod
-    def check_checkpoint(tensors: Mapping[str, checkpoint.Tensor], metadata: Mapping[str, Any]) -> None:
+    def check_checkpoint(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         """Raise ValueError unless what `checkpoint.read` returned makes one GPT. Nothing is built.
 
         Of other tensors it may hold those named adam. and training. and so on.
@@ -321,7 +322,7 @@ class GPT:
             before.add(name)
 
     @classmethod
-    def from_checkpoint(cls, tensors: Mapping[str, checkpoint.Tensor], metadata: Mapping[str, Any]) -> GPT:
+    def from_checkpoint(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> GPT:
         """Return the model in what `checkpoint.read` returned. ValueError as `check_checkpoint`."""
         cls.check_checkpoint(tensors, metadata)
         config, shared = config_of(metadata), shared_of(metadata)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 from microgpt import checkpoint
-from microgpt.data import characters_of
+from microgpt.data import DATASETS, characters_of
 from microgpt.files import Known
 from microgpt.model import GPT, config_of
 from microgpt.ranges import Real, Whole
@@ -20,7 +20,6 @@ from microgpt.text import Documents, Text
 from microgpt.tokenizer import CharTokenizer, tokenizer_in
 from microgpt.trainer import Phase, Trainer
 
-DATASETS = ("names", "makemore")
 PARTS = ("step", "finished", "settings", "source", "validations", "random", "phases")  # of the metadata's entry `training`
 FINITE = Real(-math.inf)
 WORD = Whole(0, 2**32 - 1)  # of the state of a Mersenne Twister

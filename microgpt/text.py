@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -113,6 +112,8 @@ class Documents(_Buffer, Sequence[str]):
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the documents as they were read, a line each, in hexadecimal."""
+        import hashlib  # here: only a run that is saved needs it
+
         digest = hashlib.sha256()
         for begin in range(0, len(self._buffer), CHUNK):
             digest.update(self._buffer[begin : begin + CHUNK].replace(b"\0", b"\n"))
@@ -166,4 +167,6 @@ class Text(_Buffer):
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the text in UTF-8, in hexadecimal."""
+        import hashlib  # here: only a run that is saved needs it
+
         return hashlib.sha256(self._buffer).hexdigest()

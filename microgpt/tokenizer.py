@@ -5,10 +5,10 @@ from __future__ import annotations
 import codecs
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from microgpt import checkpoint
+import microgpt
 
 if TYPE_CHECKING:  # what nobody calls need not be made by every import
     from microgpt.streams import Decoder, Stream
@@ -47,13 +47,13 @@ class Tokenizer(ABC):
         """Return the metadata from which `tokenizer_in` makes it again."""
 
     @classmethod
-    def load(cls: type[SelfTokenizer], path: str | Path) -> SelfTokenizer:
+    def load(cls: type[SelfTokenizer], path: str | PathLike[str]) -> SelfTokenizer:
         """Return the tokenizer in a checkpoint that `GPT.save(path, tokenizer)` or the training command wrote.
 
         Errors: OSError if the file cannot be read; ValueError, `path` in it, unless it is whole and holds such a tokenizer.
         """
-        _, metadata = checkpoint.read(path)
-        with checkpoint.refusals(path):
+        _, metadata = microgpt.checkpoint.read(path)
+        with microgpt.checkpoint.refusals(path):
             return cls.from_checkpoint(metadata)
 
     @classmethod

@@ -6,19 +6,18 @@ Standard output carries the results only, the same bytes in every run. Progress,
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import BinaryIO
+from os import PathLike
+from typing import TYPE_CHECKING, BinaryIO
 
-from microgpt import data, resume
+import microgpt
+from microgpt import data
 from microgpt.batches import DocumentBatches, TextBatches
 from microgpt.cli import print_document, run, say, tell
 from microgpt.files import FileReplacedError, Known, free_name
 from microgpt.initial import Initial
-from microgpt.plot import plot
 from microgpt.progress import Bar, bar
 from microgpt.sampler import generate, generate_text
 from microgpt.settings import Settings
@@ -27,6 +26,9 @@ from microgpt.text import Documents, Text
 from microgpt.tokenizer import CharTokenizer
 from microgpt.train_flags import build_parser, prepare_files, same_file, settle, way_on
 from microgpt.trainer import Snapshot, Trainer
+
+if TYPE_CHECKING:
+    from microgpt.resume import Saved, Source
 
 REPORT_EVERY = 100  # steps between two lines of loss
 SNAPSHOT_EVERY = 100  # steps; where a run diverges, it goes back to one at least half as many steps before
@@ -62,7 +64,7 @@ class Command:
 
     def __init__(self, args: argparse.Namespace) -> None:
         found = None if args.resume is None else Known(args.resume)  # before it is read: what is written after that is not known
-        saved = None if args.resume is None else resume.load(args.resume)
+        saved = None if args.resume is None else microgpt.resume.load(args.resume)
         initial = None if args.init_from is None or saved is not None else Initial(args.init_from)
         self.args = args
         self.settings = settle(args, saved, initial)
@@ -78,7 +80,7 @@ class Command:
         if not args.quiet:
             self.tell_start(saved, initial)
 
-    def tell_start(self, saved: resume.Saved | None, initial: Initial | None) -> None:
+    def tell_start(self, saved: Saved | None, initial: Initial | None) -> None:
         """Say what standard output does not: what is cut, where the run stands, what it starts from."""
         trainer, settings, step = self.trainer, self.settings, self.first
         warn_of_long(trainer)
@@ -98,7 +100,8 @@ class Command:
         """Save the run: beside its file where another process has written that meanwhile. OSError if neither can be written."""
         while True:
             try:
-                resume.save(self.args.save, self.trainer, self.source, self.known["save"])
+                assert self.source is not None, "a run that is saved has one"
+                microgpt.resume.save(self.args.save, self.trainer, self.source, self.known["save"])
                 return
             except FileReplacedError:
                 path = free_name(self.args.save)
@@ -115,7 +118,7 @@ class Command:
     def keep_best(self) -> None:
         """Write the best model so far, and go on if that fails, or if another process has written that file."""
         try:
-            resume.save_best(self.args.save_best, self.trainer, self.known["save_best"])
+            microgpt.resume.save_best(self.args.save_best, self.trainer, self.known["save_best"])
         except OSError as error:
             tell(f"warning: the best model, of step {self.trainer.best_step}, is not saved: {error.filename}: {error.strerror}")
 
@@ -164,14 +167,14 @@ class Command:
                 remedy = f"saved as it was after step {len(self.trainer.losses)}; {way_on(self.args, **lower)}"
         except OSError as error:
             remedy += f"; {error.filename}: {error.strerror}"
-        except resume.NotFiniteError:
+        except microgpt.resume.NotFiniteError:
             pass  # of a model that was not finite from the beginning
         return DivergedError(f"{reason}: {remedy}")
 
     def draw(self) -> None:
         """Draw the plot, where one is asked for."""
-        if self.args.plot is not None:
-            plot(self.args.plot, self.trainer, self.source.name, log_x=self.args.plot_log)
+        if self.args.plot is not None and self.source is not None:
+            microgpt.plot.plot(self.args.plot, self.trainer, self.source.name, log_x=self.args.plot_log)
             self.written.append(self.args.plot)
 
     def finish(self) -> None:
@@ -205,7 +208,7 @@ class Command:
                     failure = error  # the samples come first: they are all that is left of the run
             except DivergedError as error:
                 raise self.diverged(str(error)) from error
-            except resume.NotFiniteError as error:
+            except microgpt.resume.NotFiniteError as error:
                 raise self.diverged(f"training diverged ({error})") from error
             except (OSError, MemoryError):
                 # Nobody reads standard output, the disk of the log is full, ...: what is learned is kept all the same.
@@ -228,9 +231,12 @@ class Command:
 
 
 def start(
-    args: argparse.Namespace, settings: Settings, saved: resume.Saved | None, initial: Initial | None
-) -> tuple[Trainer, resume.Source]:
-    """Return the run at its start, or where it was saved, and the source of its text. ValueError if that is another now."""
+    args: argparse.Namespace, settings: Settings, saved: Saved | None, initial: Initial | None
+) -> tuple[Trainer, Source | None]:
+    """Return the run at its start, or where it was saved, and the source of its text, where it is saved or drawn.
+
+    ValueError if that is another now.
+    """
     try:
         text = load_text(args, settings)
     except OSError as error:
@@ -238,22 +244,24 @@ def start(
             raise
         reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         raise ValueError(f"{error.filename}, the text of {saved.path}, {reason}: say where with --data") from None
+    if args.save is None and args.plot is None:
+        return Trainer(settings, text, initial=initial), None
     # Only a file needs the fingerprint, which takes longer than some steps.
-    sha256 = "" if args.save is None else resume.fingerprint(text)
+    sha256 = "" if args.save is None else microgpt.resume.fingerprint(text)
     paths = None if args.data is None else tuple(args.data)
-    source = resume.Source(paths, args.dataset, len(text), sha256)
+    source = microgpt.resume.Source(paths, args.dataset, len(text), sha256)
     if saved is not None and (saved.source.sha256, saved.source.documents) != (sha256, len(text)):
         what = "characters of another text" if isinstance(text, Text) else "other documents"
         before = f"{saved.source.documents} {what} (sha256 {saved.source.sha256[:8]}...)"
         raise ValueError(f"{saved.path} was trained on {before} than these {len(text)} ({sha256[:8]}...)")
     if saved is not None:
-        return resume.restore(saved, settings, text), source
+        return microgpt.resume.restore(saved, settings, text), source
     return Trainer(settings, text, initial=initial), source
 
 
 def load_text(args: argparse.Namespace, settings: Settings) -> Documents | Text:
     """Return the text that the flags ask for. ValueError if there is nothing to learn from it."""
-    paths: Sequence[str | Path] = args.data or [data.NAMES]
+    paths: Sequence[str | PathLike[str]] = args.data or [data.NAMES]
     if args.dataset == "makemore":
         try:
             paths = [data.fetch_makemore()]
@@ -301,6 +309,8 @@ def warn_of_long(trainer: Trainer) -> None:
 
 def log_line(trainer: Trainer, step: int) -> str:
     """Return the line of the log for `step`, counted from 0."""
+    import json  # here: only a run with a log needs it
+
     line = {
         "step": step + 1,
         "loss": trainer.losses[step],

@@ -8,16 +8,18 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, replace
 from itertools import combinations, product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from microgpt import checkpoint, data
+import microgpt
+from microgpt import data
 from microgpt.cli import Parser, argument, whole_number
 from microgpt.files import Known, check_writable
 from microgpt.initial import Initial
-from microgpt.plot import check_plot
 from microgpt.ranges import OneOf, Switch
-from microgpt.resume import DATASETS, Saved, load
 from microgpt.settings import FIELDS, GROUPS, Settings, flag_of, spelled
+
+if TYPE_CHECKING:
+    from microgpt.resume import Saved
 
 PROGRAM = "python -m microgpt.train"
 GOES_ON = "go on with the run in FILE, whose flags need not be given again, and save to it unless --save says otherwise"
@@ -58,7 +60,7 @@ def add_run_flags(parser: Parser, names: Sequence[str]) -> None:
     files = "train on these files and folders, UTF-8 text, - being standard input, instead of a dataset"
     source.add_argument("--data", metavar="FILE", nargs="+", help=files)
     datasets = "names: 32,868 given names inside the package; makemore: the 32,033 of microgpt.py, downloaded once"
-    source.add_argument("--dataset", choices=DATASETS, help=f"{datasets} (default: names)")
+    source.add_argument("--dataset", choices=data.DATASETS, help=f"{datasets} (default: names)")
     for field in FIELDS.values():
         if field.metadata["group"] in groups:
             add_setting(groups[field.metadata["group"]], field)
@@ -152,7 +154,7 @@ def prepare_files(args: argparse.Namespace) -> dict[str, Known]:
         check_log(args.log)
     if args.plot is not None:
         check_writable(args.plot)
-        check_plot(args.plot)
+        microgpt.plot.check_plot(args.plot)
     return known
 
 
@@ -164,7 +166,7 @@ def check_replaceable(path: str) -> None:
     if not os.path.exists(path):
         return
     try:
-        training = load(path).metadata["training"]
+        training = microgpt.resume.load(path).metadata["training"]
     except ValueError:
         raise ValueError(f"--save {path} would replace a file that is no training run: {REMEDY}") from None
     if not training["finished"]:
@@ -178,7 +180,7 @@ def check_replaceable_best(path: str) -> None:
     if not os.path.exists(path):
         return
     try:
-        _, metadata = checkpoint.read(path)
+        _, metadata = microgpt.checkpoint.read(path)
     except ValueError:
         metadata = {}
     if "best" not in metadata:

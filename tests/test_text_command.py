@@ -248,7 +248,7 @@ def test_one_command_has_them_all(folder: Path) -> None:
     refused = run("nothing")
     assert (refused.returncode, refused.stderr) == (
         2,
-        "microgpt: error: there is no command 'nothing', there are train, sample, evaluate, tokenize\n",
+        "microgpt: error: there is no command 'nothing', there are train, explore, sample, evaluate, tokenize\n",
     )
 
 

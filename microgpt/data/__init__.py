@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import codecs
-import hashlib
 import io
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO
+from os import PathLike
+from typing import TYPE_CHECKING, BinaryIO
 
 from microgpt.files import write_atomically
 from microgpt.text import BLANK_LINE, Documents, Text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATASETS = ("names", "makemore")
 
 # The address and content that microgpt.py trains on. The list is not ours to ship.
 MAKEMORE_URL = "https://raw.githubusercontent.com/karpathy/makemore/988aa59/names.txt"
@@ -22,7 +26,7 @@ MAKEMORE_SHA256 = "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8c
 MAKEMORE_SIZE = 228_145  # bytes
 TIMEOUT = 60  # seconds, for the whole download
 CHUNK = 1 << 17  # bytes read at once; the first hold the whole byte order mark, which has three
-NAMES = Path(__file__).with_name("names.txt")
+NAMES = os.path.join(os.path.dirname(__file__), "names.txt")
 STDIN = "-"  # in place of a path
 BLANK = re.compile(r"\n(?:[^\S\n]*\n)+")  # the end of a line, and lines of white space after it
 
@@ -32,7 +36,7 @@ def load_names() -> list[str]:
     return load_file(NAMES)
 
 
-def load_file(path: str | Path) -> list[str]:
+def load_file(path: str | PathLike[str]) -> list[str]:
     """Return the documents of a UTF-8 text file, one per line, stripped, empty ones dropped.
 
     A line ends at LF, CRLF or CR and nowhere else. The file may be a pipe; no more of it is held than the documents.
@@ -44,7 +48,7 @@ def load_file(path: str | Path) -> list[str]:
     return documents
 
 
-def load_documents(paths: Sequence[str | Path], *, delimiter: str | None = None, keep_spaces: bool = False) -> Documents:
+def load_documents(paths: Sequence[str | PathLike[str]], *, delimiter: str | None = None, keep_spaces: bool = False) -> Documents:
     """Return the documents of files and folders, "-" being standard input, in this order.
 
     A document is a line, or what stands between two `delimiter`; that may be BLANK_LINE, any number of empty lines. White space
@@ -57,7 +61,9 @@ def load_documents(paths: Sequence[str | Path], *, delimiter: str | None = None,
     return documents
 
 
-def documents_in(paths: Sequence[str | Path], delimiter: str | None = None, keep_spaces: bool = False) -> Iterator[list[str]]:
+def documents_in(
+    paths: Sequence[str | PathLike[str]], delimiter: str | None = None, keep_spaces: bool = False
+) -> Iterator[list[str]]:
     """Yield the documents as `load_documents` returns them, some at a time."""
     for path in files_of(paths):
         with opened(path) as file:
@@ -65,7 +71,7 @@ def documents_in(paths: Sequence[str | Path], delimiter: str | None = None, keep
                 yield [stripped for document in found if (stripped := strip(document, delimiter, keep_spaces))]
 
 
-def load_text(paths: Sequence[str | Path]) -> Text:
+def load_text(paths: Sequence[str | PathLike[str]]) -> Text:
     """Return the text of files and folders as one, every character of it but for line ends, which become LF.
 
     Errors: as `load_documents`.
@@ -98,7 +104,7 @@ def check_characters(characters: set[str], name: str) -> None:
         raise ValueError(f"{name} needs at least 2 different characters, it has {has}")
 
 
-def files_of(paths: Sequence[str | Path]) -> list[str]:
+def files_of(paths: Sequence[str | PathLike[str]]) -> list[str]:
     """Return the files, those in place of a folder that lie in it, in order of their names, but for hidden ones.
 
     Errors: FileNotFoundError for what is not there; ValueError for a folder without files.
@@ -277,4 +283,6 @@ def download(url: str, limit: int) -> bytes:
 
 def is_makemore(content: bytes) -> bool:
     """Return whether `content` is the known file."""
+    import hashlib  # here, so that other runs do not pay for the import
+
     return hashlib.sha256(content).hexdigest() == MAKEMORE_SHA256
