@@ -1,7 +1,9 @@
 from _typeshed import ReadableBuffer, WriteableBuffer
+from typing_extensions import disjoint_base
 
 from microgpt._program_record import Graph
 
+@disjoint_base
 class Code:
     width: int
     slots: int

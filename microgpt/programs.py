@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from microgpt import checkpoint
 from microgpt._program_code import (
@@ -36,11 +36,14 @@ from microgpt._value import Value
 from microgpt._vector import Vector
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from microgpt._matrix import Matrix, Rows
+
+    _Recorded: TypeAlias = Value | Vector | Matrix | Rows | Sequence["_Recorded"]
 
 __all__ = ["Program", "program", "record"]
 
-Recorded: TypeAlias = "Value | Vector | Matrix | Rows | Sequence[Recorded]"
 Progress = Callable[[int, int], object]
 
 TREE_ROWS = 256  # rows that `reduce="sum"` adds up one after the other
@@ -48,7 +51,7 @@ CACHE = 1 << 20  # bytes that the slots of a batch may take to be run eight rows
 GO = b"\0"
 
 
-def record(outputs: Recorded, inputs: Recorded, parameters: Recorded = ()) -> Program:
+def record(outputs: _Recorded, inputs: _Recorded, parameters: _Recorded = ()) -> Program:
     """Return the Program that computes `outputs` from other data of `inputs`.
 
     `outputs`: a Value, a Vector, or a list of them. `inputs` and `parameters`: leaves, as Values, Vectors, Matrices, Rows or
