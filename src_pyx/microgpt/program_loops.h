@@ -96,8 +96,8 @@ EACH int RUN(power_lanes)(lanes x, lanes *y, uint32_t op)
     if (width > 1) {                                                                                                            \
         doubts = 0;                                                                                                             \
         for (i = 0; i < n; i++, p += 4) {                                                                                       \
-            double *const to = s + p[3];                                                                        \
-            const double *const a = s + p[0];                                                                   \
+            double *const to = s + p[3];                                                                                        \
+            const double *const a = s + p[0];                                                                                   \
             for (j = 0; j < width; j += LANES) {                                                                                \
                 const lanes x = AT(a + j);                                                                                      \
                 lanes y;                                                                                                        \
@@ -124,7 +124,7 @@ EACH int RUN(power_lanes)(lanes x, lanes *y, uint32_t op)
 /* One softmax. Its results may replace the logits. */
 EACH void RUN(softmax)(const uint32_t *p, double *s, int *failed, other_op other, const int width, const int n)
 {
-    double exps[MOST_LOGITS * 8 + LANES], top[8], sum[8];
+    double exps[MOST_LOGITS * 8], top[8], sum[8];
     int i, j;
     p++;
     for (j = 0; j < width; j++)
@@ -137,9 +137,7 @@ EACH void RUN(softmax)(const uint32_t *p, double *s, int *failed, other_op other
             exps[i * width + j] = -top[j] + s[p[i] + j];
     i = 0;
 #if VECTOR_FMA
-    for (j = 0; j < LANES; j++) /* what is beyond the last */
-        exps[n * width + j] = 0.0;
-    for (; width > 1 && i < n * width; i += LANES) {
+    for (; width > 1 && i < n * width; i += LANES) { /* of one row they are sooner done by the library */
         const lanes x = AT(exps + i);
         lanes y;
         const int sure = RUN(exp_lanes)(x, &y);
@@ -158,10 +156,21 @@ EACH void RUN(softmax)(const uint32_t *p, double *s, int *failed, other_op other
             sum[j] += exps[i * width + j];
             s[p[n + i] + j] = exps[i * width + j];
         }
+    for (j = 0; j < width; j++)
+        s[p[2 * n] + j] = top[j] = sum[j];
+#if VECTOR_FMA
+    for (j = 0; width > 1 && j < width; j += LANES) {
+        lanes y;
+        const int sure = RUN(power_lanes)(AT(top + j), &y, CODE_RECIPROCAL);
+        AT(sum + j) = y;
+        for (i = 0; i < LANES; i++)
+            top[j + i] = sure >> i & 1 ? 0.0 : top[j + i]; /* 0 for those that are done */
+    }
+#endif
     for (j = 0; j < width; j++) {
-        const double x = sum[j];
-        s[p[2 * n] + j] = x;
-        sum[j] = is_ordinary(x) ? power(x, -1.0, VECTOR_FMA) : other(CODE_RECIPROCAL, x, x, x, &failed[j]);
+        const double x = top[j];
+        if (x != 0.0)
+            sum[j] = is_ordinary(x) ? power(x, -1.0, VECTOR_FMA) : other(CODE_RECIPROCAL, x, x, x, &failed[j]);
         s[p[2 * n + 1] + j] = sum[j];
     }
     for (i = 0; i < n; i++)
