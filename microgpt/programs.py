@@ -22,15 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from microgpt import checkpoint
-from microgpt._program_code import (
-    Code,
-    add_rows,
-    compile_gradient,
-    compile_product,
-    compile_values,
-    explain,
-    run_rows,
-)
+from microgpt._program_code import Code, add_rows, explain, run_rows
+from microgpt._program_places import compile_gradient, compile_product, compile_values
 from microgpt._program_record import Graph, record_graph, restore_graph
 from microgpt._value import Value
 from microgpt._vector import Vector
