@@ -40,7 +40,7 @@ __all__ = ["Program", "program", "record"]
 Progress = Callable[[int, int], object]
 
 TREE_ROWS = 256  # rows that `reduce="sum"` adds up one after the other
-CACHE = 1 << 20  # bytes that the slots of a batch may take to be run eight rows at once, else four
+CACHE = 1 << 22  # bytes that slots may take for eight rows at once, else there are four: what a cache holds beside other things
 GO = b"\0"
 
 

@@ -121,6 +121,24 @@ EACH int RUN(power_lanes)(lanes x, lanes *y, uint32_t op)
 #define FOR_EACH_QUICKLY(quick)
 #endif
 
+#if VECTOR_FMA
+/* A minimum or maximum (`taken`), or its partial by the first (`share`): a half at a tie. */
+#define FOR_EACH_CHOICE(first, second, better, what, ...)                                                                       \
+    if (width > 1) {                                                                                                            \
+        FOR_EACH(for (j = 0; j < width; j += LANES) {                                                                           \
+            const lanes x = AT(first + j), y = AT(second + j);                                                                  \
+            const masks is_first = (x better y) | (y != y), tie = (x == y) | ((x != x) & (y != y));                             \
+            const lanes taken = DOUBLES((BITS(x) & is_first) | (BITS(y) & ~is_first));                                          \
+            const lanes share = DOUBLES((BITS(SAME(0.5)) & tie) | (BITS(SAME(1.0)) & is_first & ~tie));                         \
+            (void)taken, (void)share;                                                                                           \
+            AT(to + j) = what;                                                                                                  \
+        })                                                                                                                      \
+    }                                                                                                                           \
+    FOR_EACH_ROW(to[j] = __VA_ARGS__)
+#else
+#define FOR_EACH_CHOICE(first, second, better, what, ...) FOR_EACH_ROW(to[j] = __VA_ARGS__)
+#endif
+
 /* One softmax. Its results may replace the logits. */
 EACH void RUN(softmax)(const uint32_t *p, double *s, int *failed, other_op other, const int width, const int n)
 {
@@ -222,20 +240,20 @@ EACH const uint32_t *RUN(run_segments)(const struct segment *segment, size_t seg
             FOR_EACH_ROW(failed[j] |= x <= 0.0; to[j] = sqrt(x))
         case CODE_MINIMUM:
         case CODE_MINIMUM_CONSTANT:
-            FOR_EACH_ROW(to[j] = (x < b[j]) | (b[j] != b[j]) ? x : b[j])
+            FOR_EACH_CHOICE(a, b, <, taken, x < b[j] || b[j] != b[j] ? x : b[j])
         case CODE_MAXIMUM:
         case CODE_MAXIMUM_CONSTANT:
-            FOR_EACH_ROW(to[j] = (x > b[j]) | (b[j] != b[j]) ? x : b[j])
+            FOR_EACH_CHOICE(a, b, >, taken, x > b[j] || b[j] != b[j] ? x : b[j])
         case CODE_PARTIAL_A + CODE_MINIMUM:
         case CODE_PARTIAL_A + CODE_MINIMUM_CONSTANT:
-            FOR_EACH_ROW(to[j] = taken_partial(x, b[j], x < b[j]))
+            FOR_EACH_CHOICE(a, b, <, share, taken_partial(x, b[j], x < b[j]))
         case CODE_PARTIAL_B + CODE_MINIMUM:
-            FOR_EACH_ROW(to[j] = taken_partial(b[j], x, b[j] < x))
+            FOR_EACH_CHOICE(b, a, <, share, taken_partial(b[j], x, b[j] < x))
         case CODE_PARTIAL_A + CODE_MAXIMUM:
         case CODE_PARTIAL_A + CODE_MAXIMUM_CONSTANT:
-            FOR_EACH_ROW(to[j] = taken_partial(x, b[j], x > b[j]))
+            FOR_EACH_CHOICE(a, b, >, share, taken_partial(x, b[j], x > b[j]))
         case CODE_PARTIAL_B + CODE_MAXIMUM:
-            FOR_EACH_ROW(to[j] = taken_partial(b[j], x, b[j] > x))
+            FOR_EACH_CHOICE(b, a, >, share, taken_partial(b[j], x, b[j] > x))
         case CODE_LARGER:
 #if VECTOR_FMA
             if (width > 1) {
@@ -302,3 +320,4 @@ static const struct runner RUN(runner) = {RUN(run_one), RUN(run_four), RUN(run_e
 #undef FOR_EACH
 #undef FOR_EACH_ROW
 #undef FOR_EACH_QUICKLY
+#undef FOR_EACH_CHOICE
