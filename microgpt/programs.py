@@ -11,17 +11,12 @@ Values and gradients equal those of a fresh graph and `backward()` to the last b
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
-from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from microgpt import checkpoint
 from microgpt._program_code import Code, add_rows, explain, run_rows
 from microgpt._program_places import compile_gradient, compile_product, compile_values
 from microgpt._program_record import Graph, record_graph, restore_graph
@@ -29,6 +24,8 @@ from microgpt._value import Value
 from microgpt._vector import Vector
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+    from pathlib import Path
     from typing import TypeAlias
 
     from microgpt._matrix import Matrix, Rows
@@ -187,6 +184,8 @@ class Program:
 
     def save(self, path: str | Path) -> None:
         """Write the program to a safetensors file, with a checksum; see `microgpt.checkpoint` for errors."""
+        from microgpt import checkpoint  # here, as in `load` and `run_by`: `import microgpt` stays quick
+
         inputs, arrays = self._graph.state()
         arrays["parameter"] = self._parameters
         tensors = {name: ((len(values),), values) for name, values in arrays.items()}
@@ -198,6 +197,8 @@ class Program:
 
         Errors: OSError if the file cannot be read; ValueError, `path` in it, unless it is a whole program.
         """
+        from microgpt import checkpoint
+
         tensors, metadata = checkpoint.read(path)
         try:
             own = metadata["program"]
@@ -374,6 +375,9 @@ class Job:
 
     def run_by(self, executor: Executor) -> None:
         """Run all rows in tasks of an executor."""
+        import pickle
+        from hashlib import sha256
+
         content = pickle.dumps(self.program)
         common = sha256(content).hexdigest(), content, self.gradients, self.go_on, self.add_up, self.parameters
         n = self.program.inputs
@@ -448,6 +452,8 @@ def run_piece(
     """Run rows in a worker. Return the first without a value, or -1; outputs, or the sums that are the leaves of a tree."""
     program = programs.get(digest)
     if program is None:
+        import pickle
+
         program = pickle.loads(content)
         while len(programs) >= 8:
             programs.pop(next(iter(programs)), None)
