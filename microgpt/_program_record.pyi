@@ -1,6 +1,9 @@
 from array import array
 from typing import Any
 
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class Graph:
     parameter_data: list[float]
     def __len__(self) -> int: ...

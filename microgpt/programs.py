@@ -11,44 +11,37 @@ Values and gradients equal those of a fresh graph and `backward()` to the last b
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
-from hashlib import sha256
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from microgpt import checkpoint
-from microgpt._program_code import (
-    Code,
-    add_rows,
-    compile_gradient,
-    compile_product,
-    compile_values,
-    explain,
-    run_rows,
-)
+from microgpt._program_code import Code, add_rows, explain, run_rows
+from microgpt._program_places import compile_gradient, compile_product, compile_values
 from microgpt._program_record import Graph, record_graph, restore_graph
 from microgpt._value import Value
 from microgpt._vector import Vector
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+    from pathlib import Path
+    from typing import TypeAlias
+
     from microgpt._matrix import Matrix, Rows
+
+    _Recorded: TypeAlias = Value | Vector | Matrix | Rows | Sequence["_Recorded"]
 
 __all__ = ["Program", "program", "record"]
 
-Recorded: TypeAlias = "Value | Vector | Matrix | Rows | Sequence[Recorded]"
 Progress = Callable[[int, int], object]
 
 TREE_ROWS = 256  # rows that `reduce="sum"` adds up one after the other
-CACHE = 1 << 20  # bytes that the slots of a batch may take to be run eight rows at once, else four
+CACHE = 1 << 22  # bytes that slots may take for eight rows at once, else there are four: what a cache holds beside other things
 GO = b"\0"
 
 
-def record(outputs: Recorded, inputs: Recorded, parameters: Recorded = ()) -> Program:
+def record(outputs: _Recorded, inputs: _Recorded, parameters: _Recorded = ()) -> Program:
     """Return the Program that computes `outputs` from other data of `inputs`.
 
     `outputs`: a Value, a Vector, or a list of them. `inputs` and `parameters`: leaves, as Values, Vectors, Matrices, Rows or
@@ -191,6 +184,8 @@ class Program:
 
     def save(self, path: str | Path) -> None:
         """Write the program to a safetensors file, with a checksum; see `microgpt.checkpoint` for errors."""
+        from microgpt import checkpoint  # here, as in `load` and `run_by`: `import microgpt` stays quick
+
         inputs, arrays = self._graph.state()
         arrays["parameter"] = self._parameters
         tensors = {name: ((len(values),), values) for name, values in arrays.items()}
@@ -202,6 +197,8 @@ class Program:
 
         Errors: OSError if the file cannot be read; ValueError, `path` in it, unless it is a whole program.
         """
+        from microgpt import checkpoint
+
         tensors, metadata = checkpoint.read(path)
         try:
             own = metadata["program"]
@@ -378,6 +375,9 @@ class Job:
 
     def run_by(self, executor: Executor) -> None:
         """Run all rows in tasks of an executor."""
+        import pickle
+        from hashlib import sha256
+
         content = pickle.dumps(self.program)
         common = sha256(content).hexdigest(), content, self.gradients, self.go_on, self.add_up, self.parameters
         n = self.program.inputs
@@ -452,6 +452,8 @@ def run_piece(
     """Run rows in a worker. Return the first without a value, or -1; outputs, or the sums that are the leaves of a tree."""
     program = programs.get(digest)
     if program is None:
+        import pickle
+
         program = pickle.loads(content)
         while len(programs) >= 8:
             programs.pop(next(iter(programs)), None)

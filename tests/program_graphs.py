@@ -19,7 +19,7 @@ from typing import Any
 import twin
 
 import microgpt
-from microgpt import _program_code, programs
+from microgpt import _program_code, _program_places, programs
 
 UNARY = ("exp", "log", "relu", "tanh", "sigmoid", "sqrt", "sin", "cos", "atan", "asin", "acos", "sinh", "cosh", "log1p", "expm1")
 UNARY += ("log2", "log10", "erf", "lgamma", "gelu", "silu", "softplus", "floor")
@@ -137,7 +137,7 @@ def difference(seed: int) -> str | None:
     inputs, output = graph.build(microgpt, graph.points[good[seed % len(good)]])
     program = microgpt.record(output, inputs)
     del inputs, output
-    all_nodes = [_program_code.compile_gradient(program._graph, 0, width, True) for width in (1, 8)]
+    all_nodes = [_program_places.compile_gradient(program._graph, 0, width, True) for width in (1, 8)]
     for point, wanted in zip(graph.points, theirs, strict=True):
         try:
             value, gradient = program.value_and_grad(point)

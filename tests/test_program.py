@@ -74,6 +74,47 @@ def test_every_op_runs_at_its_edges(row: Row) -> None:
             assert hexes(gradient) == hexes(x.grad for x in wanted[1]) == hexes(gradient_in_batch)
 
 
+@pytest.mark.parametrize("rows", [1, 8])
+def test_quick_functions_give_the_bits_of_the_library(rows: int) -> None:
+    """Those of a batch, several at once: of many numbers, so that some results are next to a tie, and at the ends."""
+    rng = random.Random(7)
+    n = 20_000
+    x = Vector([1.0] * n)
+    p = record([*microgpt.exp(x), *(x**-1), *(x**2)], x)
+    points = [
+        [min(rng.choice((rng.uniform(-3, 3), rng.uniform(-700, 700), 10 ** rng.uniform(-8, 8))), 705.0) for _ in range(n)]
+        for _ in range(rows)
+    ]
+    points[0][:7] = [709.0, -745.0, -708.5, 1e-80, -1e80, 1e-16, math.nan]
+    results = p.run_many(points, gradients=False, threads=1) if rows > 1 else [p(points[0])]
+    for point, result in zip(points, results, strict=True):
+        for k, function in enumerate((microgpt.exp, lambda v: v**-1, lambda v: v**2)):
+            assert hexes(result[k * n : (k + 1) * n]) == hexes(function(Vector(point)).data)
+
+
+def test_functions_of_functions_are_in_order() -> None:
+    """A group of one kind, which is computed at once, holds none that depends on another."""
+
+    def nested(x: Any) -> Any:
+        y, z = x, x
+        for _ in range(4):
+            y, z = microgpt.exp(y), z**-1
+        return y @ z
+
+    x = Vector([-5.0, -4.0, -3.0])
+    p = record(nested(x), x)
+    rng = random.Random(1)
+    points = [[rng.uniform(-9, -3) for _ in range(3)] for _ in range(200)]
+    values, gradients = p.run_many(points)
+    for point, in_batch, gradient_in_batch in zip(points, values, gradients, strict=True):
+        x = Vector(point)
+        output = nested(x)
+        output.backward()
+        value, gradient = p.value_and_grad(point)
+        assert value.hex() == output.data.hex() == in_batch.hex()
+        assert hexes(gradient) == hexes(x.grad) == hexes(gradient_in_batch)
+
+
 def rosenbrock(x: Any) -> Any:
     return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
 

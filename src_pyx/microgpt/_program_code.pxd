@@ -1,8 +1,6 @@
-# Instructions in their places, and how they are run.
+# Instructions in their places, to be run.
 
 from libc.stdint cimport uint32_t
-
-from microgpt._program_listing cimport Listing
 
 cdef extern from "program.h" nogil:
     struct segment:
@@ -41,4 +39,4 @@ cdef class Code:
     cdef double *take_workspace(self) except NULL
     cdef void give_workspace(self, double *workspace) noexcept
 
-cdef Code compile_listing(Listing x, uint32_t width)
+cdef void *allocate(size_t n, size_t size) except NULL

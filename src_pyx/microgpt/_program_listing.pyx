@@ -443,6 +443,10 @@ cdef uint32_t put_partial_tangent(Listing x, uint32_t i, bint of_b) except? 0:
         return NONE
     if op == MUL:
         return tangent_a if of_b else x.tangent[g.b[k]]
+    if op == EXP:
+        return add_product(x, x.value[i], tangent_a, NONE)
+    if op == POW_CONSTANT and g.k[k] == 2.0:
+        return add_product(x, x.number(2.0), tangent_a, NONE)
     if op <= LAST_UNARY:
         b = x.number(g.k[k]) if op >= FIRST_CONSTANT else a
         return add_product(x, x.put(CODE_SECOND_AA + op, a, b, x.value[i]), tangent_a, NONE)

@@ -96,8 +96,8 @@ EACH int RUN(power_lanes)(lanes x, lanes *y, uint32_t op)
     if (width > 1) {                                                                                                            \
         doubts = 0;                                                                                                             \
         for (i = 0; i < n; i++, p += 4) {                                                                                       \
-            double *const to = s + p[3];                                                                        \
-            const double *const a = s + p[0];                                                                   \
+            double *const to = s + p[3];                                                                                        \
+            const double *const a = s + p[0];                                                                                   \
             for (j = 0; j < width; j += LANES) {                                                                                \
                 const lanes x = AT(a + j);                                                                                      \
                 lanes y;                                                                                                        \
@@ -121,10 +121,28 @@ EACH int RUN(power_lanes)(lanes x, lanes *y, uint32_t op)
 #define FOR_EACH_QUICKLY(quick)
 #endif
 
+#if VECTOR_FMA
+/* A minimum or maximum (`taken`), or its partial by the first (`share`): a half at a tie. */
+#define FOR_EACH_CHOICE(first, second, better, what, ...)                                                                       \
+    if (width > 1) {                                                                                                            \
+        FOR_EACH(for (j = 0; j < width; j += LANES) {                                                                           \
+            const lanes x = AT(first + j), y = AT(second + j);                                                                  \
+            const masks is_first = (x better y) | (y != y), tie = (x == y) | ((x != x) & (y != y));                             \
+            const lanes taken = DOUBLES((BITS(x) & is_first) | (BITS(y) & ~is_first));                                          \
+            const lanes share = DOUBLES((BITS(SAME(0.5)) & tie) | (BITS(SAME(1.0)) & is_first & ~tie));                         \
+            (void)taken, (void)share;                                                                                           \
+            AT(to + j) = what;                                                                                                  \
+        })                                                                                                                      \
+    }                                                                                                                           \
+    FOR_EACH_ROW(to[j] = __VA_ARGS__)
+#else
+#define FOR_EACH_CHOICE(first, second, better, what, ...) FOR_EACH_ROW(to[j] = __VA_ARGS__)
+#endif
+
 /* One softmax. Its results may replace the logits. */
 EACH void RUN(softmax)(const uint32_t *p, double *s, int *failed, other_op other, const int width, const int n)
 {
-    double exps[MOST_LOGITS * 8 + LANES], top[8], sum[8];
+    double exps[MOST_LOGITS * 8], top[8], sum[8];
     int i, j;
     p++;
     for (j = 0; j < width; j++)
@@ -137,9 +155,7 @@ EACH void RUN(softmax)(const uint32_t *p, double *s, int *failed, other_op other
             exps[i * width + j] = -top[j] + s[p[i] + j];
     i = 0;
 #if VECTOR_FMA
-    for (j = 0; j < LANES; j++) /* what is beyond the last */
-        exps[n * width + j] = 0.0;
-    for (; width > 1 && i < n * width; i += LANES) {
+    for (; width > 1 && i < n * width; i += LANES) { /* of one row they are sooner done by the library */
         const lanes x = AT(exps + i);
         lanes y;
         const int sure = RUN(exp_lanes)(x, &y);
@@ -158,10 +174,21 @@ EACH void RUN(softmax)(const uint32_t *p, double *s, int *failed, other_op other
             sum[j] += exps[i * width + j];
             s[p[n + i] + j] = exps[i * width + j];
         }
+    for (j = 0; j < width; j++)
+        s[p[2 * n] + j] = top[j] = sum[j];
+#if VECTOR_FMA
+    for (j = 0; width > 1 && j < width; j += LANES) {
+        lanes y;
+        const int sure = RUN(power_lanes)(AT(top + j), &y, CODE_RECIPROCAL);
+        AT(sum + j) = y;
+        for (i = 0; i < LANES; i++)
+            top[j + i] = sure >> i & 1 ? 0.0 : top[j + i]; /* 0 for those that are done */
+    }
+#endif
     for (j = 0; j < width; j++) {
-        const double x = sum[j];
-        s[p[2 * n] + j] = x;
-        sum[j] = is_ordinary(x) ? power(x, -1.0, VECTOR_FMA) : other(CODE_RECIPROCAL, x, x, x, &failed[j]);
+        const double x = top[j];
+        if (x != 0.0)
+            sum[j] = is_ordinary(x) ? power(x, -1.0, VECTOR_FMA) : other(CODE_RECIPROCAL, x, x, x, &failed[j]);
         s[p[2 * n + 1] + j] = sum[j];
     }
     for (i = 0; i < n; i++)
@@ -213,20 +240,20 @@ EACH const uint32_t *RUN(run_segments)(const struct segment *segment, size_t seg
             FOR_EACH_ROW(failed[j] |= x <= 0.0; to[j] = sqrt(x))
         case CODE_MINIMUM:
         case CODE_MINIMUM_CONSTANT:
-            FOR_EACH_ROW(to[j] = (x < b[j]) | (b[j] != b[j]) ? x : b[j])
+            FOR_EACH_CHOICE(a, b, <, taken, x < b[j] || b[j] != b[j] ? x : b[j])
         case CODE_MAXIMUM:
         case CODE_MAXIMUM_CONSTANT:
-            FOR_EACH_ROW(to[j] = (x > b[j]) | (b[j] != b[j]) ? x : b[j])
+            FOR_EACH_CHOICE(a, b, >, taken, x > b[j] || b[j] != b[j] ? x : b[j])
         case CODE_PARTIAL_A + CODE_MINIMUM:
         case CODE_PARTIAL_A + CODE_MINIMUM_CONSTANT:
-            FOR_EACH_ROW(to[j] = taken_partial(x, b[j], x < b[j]))
+            FOR_EACH_CHOICE(a, b, <, share, taken_partial(x, b[j], x < b[j]))
         case CODE_PARTIAL_B + CODE_MINIMUM:
-            FOR_EACH_ROW(to[j] = taken_partial(b[j], x, b[j] < x))
+            FOR_EACH_CHOICE(b, a, <, share, taken_partial(b[j], x, b[j] < x))
         case CODE_PARTIAL_A + CODE_MAXIMUM:
         case CODE_PARTIAL_A + CODE_MAXIMUM_CONSTANT:
-            FOR_EACH_ROW(to[j] = taken_partial(x, b[j], x > b[j]))
+            FOR_EACH_CHOICE(a, b, >, share, taken_partial(x, b[j], x > b[j]))
         case CODE_PARTIAL_B + CODE_MAXIMUM:
-            FOR_EACH_ROW(to[j] = taken_partial(b[j], x, b[j] > x))
+            FOR_EACH_CHOICE(b, a, >, share, taken_partial(b[j], x, b[j] > x))
         case CODE_LARGER:
 #if VECTOR_FMA
             if (width > 1) {
@@ -293,3 +320,4 @@ static const struct runner RUN(runner) = {RUN(run_one), RUN(run_four), RUN(run_e
 #undef FOR_EACH
 #undef FOR_EACH_ROW
 #undef FOR_EACH_QUICKLY
+#undef FOR_EACH_CHOICE
