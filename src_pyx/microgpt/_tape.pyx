@@ -229,8 +229,8 @@ cdef int grow_arrays(Tape *t, size_t n) except -1:
 
 
 cdef bint resize_handles(Tape *t, size_t capacity) noexcept:
-    """Give the handles room for `capacity` nodes, or return False. Most nodes have none, and new pages of the system are zero: those
-    that are never written take no memory.
+    """Give the handles room for `capacity` nodes, or return False. Most nodes have none, and new pages of the system are zero:
+    those that are never written take no memory.
     """
     cdef PyObject **handle = <PyObject **>calloc(capacity, sizeof(void *))
     cdef uint32_t i
