@@ -413,8 +413,8 @@ def test_a_run_is_watched_steered_and_looked_back_at(live: tuple[Session, Server
     wait_for("!document.getElementById('explorer').hidden && window.graphPage?.agree > 0")
     assert tab.evaluate("graphPage.agree") == tab.evaluate("graphPage.graph.nodes")
     again = session.ask(lambda: session.history.at(12))
-    document = again.batch(12)[0][: again.config.block_size]
-    assert tab.evaluate("graphPage.graph.data[0]") == again.loss(document).data
+    tokens = again.batches.batch(12, again.rng)[0]
+    assert tab.evaluate("graphPage.graph.data[0]") == again.model.loss(tokens).data
     tab.locator("#when").fill("3")
     tab.locator("#look").click()
     wait_for("document.getElementById('moment').textContent.startsWith('Step 4 of the run')")
