@@ -417,8 +417,8 @@ def test_a_trainer_shows_its_gradients_before_the_update_and_trains_the_same() -
         seen.append((len(trainer.losses), sum(g * g for g in grads) ** 0.5))
 
     watched.before_update = look
-    losses = [watched.step() for _ in range(5)]
-    assert losses == [plain.step() for _ in range(5)]
+    losses = [watched.train_step() for _ in range(5)]
+    assert losses == [plain.train_step() for _ in range(5)]
     assert [step for step, _ in seen] == [0, 1, 2, 3, 4]
     assert all(0 < norm <= 0.5 + 1e-12 for _, norm in seen)
 

@@ -66,10 +66,11 @@ def signal_after(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.fixture
 def interrupts() -> Iterator[None]:
-    """SIGINT as in a terminal: a shell starts its background jobs with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Signals as in a terminal: a shell starts its background jobs with SIGINT ignored, nohup all with SIGHUP."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGHUP, before[1])
 
 
 @pytest.mark.usefixtures("interrupts")
@@ -112,8 +113,9 @@ def test_interrupted_at_every_step_then_resumed(flags: list[str], numbers: list[
 
 
 def heed_signals() -> None:
-    """A shell starts its background jobs, and so all that they start, with SIGINT ignored."""
+    """A shell starts its background jobs, and so all that they start, with SIGINT ignored, nohup with SIGHUP."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def popen(command: list[str]) -> subprocess.Popen[str]:
