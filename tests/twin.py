@@ -331,6 +331,9 @@ def cross_entropy(logits: Any, target: Any) -> Any:
 def attention(query: Any, keys: Sequence[Any], values: Sequence[Any], n_head: int) -> Any:
     keys, values = ([row for x in given for row in (x if isinstance(x, Rows) else [x])] for given in (keys, values))
     past = len(keys) - (len(query) if isinstance(query, Rows) else 1)
+    length = len(query[0] if isinstance(query, Rows) else query)
+    if any(len(row) != length for row in (*keys, *values)):
+        raise ValueError(f"attention needs keys and values of the query's length {length}")
     result: Any
     if isinstance(query, Rows):
         result = Rows(plain.attention(q, keys[: past + t + 1], values[: past + t + 1], n_head) for t, q in enumerate(query))
