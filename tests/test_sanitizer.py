@@ -17,7 +17,9 @@ import ctypes, sys
 from microgpt import Value, _tape
 array, beyond, access = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 class Tape(ctypes.Structure):  # its first members, as in _tape.pxd
-    _fields_ = [(name, ctypes.c_void_p) for name in ("data", "grad", "seen", "node", "handle")] + [("top", ctypes.c_uint32)]
+    _fields_ = [(name, ctypes.c_void_p) for name in ("data", "grad", "seen", "record_of", "handle")]
+    _fields_ += [(name, ctypes.c_uint32) for name in ("top", "capacity", "limit")]
+    _fields_ += [("record", ctypes.c_void_p), ("record_top", ctypes.c_uint32)]
 name_of, pointer_of = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
 name_of.restype, name_of.argtypes = ctypes.c_char_p, [ctypes.py_object]
 pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
@@ -25,14 +27,15 @@ x = Value(0.625)
 capsule = _tape.__pyx_capi__["tape"]
 tape = ctypes.POINTER(Tape).from_address(pointer_of(capsule, name_of(capsule))).contents
 assert ctypes.c_double.from_address(tape.data + 8 * (tape.top - 1)).value == x.data
-size = {"data": 8, "grad": 8, "seen": 1, "node": 16}[array]
-place, other = getattr(tape, array) + size * (tape.top - 1 + beyond), ctypes.create_string_buffer(size)
+size = {"data": 8, "grad": 8, "seen": 1, "record_of": 4, "record": 16}[array]
+top = tape.record_top if array == "record" else tape.top
+place, other = getattr(tape, array) + size * (top - 1 + beyond), ctypes.create_string_buffer(size)
 ctypes.memmove(*((other, place) if access == "READ" else (place, other)), size)
 """
 
 
 @pytest.mark.parametrize("access", ["READ", "WRITE"])
-@pytest.mark.parametrize("array", ["data", "grad", "seen", "node"])
+@pytest.mark.parametrize("array", ["data", "grad", "seen", "record_of", "record"])
 def test_access_beyond_the_top_is_reported(array: str, access: str, tmp_path: Path) -> None:
     def report(beyond: int, poisoning: int = 1) -> str:
         command = [sys.executable, "-c", ACCESS, array, str(beyond), access]
